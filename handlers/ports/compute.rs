@@ -1,0 +1,135 @@
+//! Running workloads, blue/green by revision: a new revision is made beside the one that serves, is
+//! looked at, gets traffic in steps, and the old one stays activatable.
+//!
+//! What it promises: every call is idempotent on the revision's name; a revision of another
+//! deployment is never adopted; nothing here waits for Azure, a call that is not finished answers
+//! with a token to look again.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::outcome::Fault;
+
+/// Where workloads of an environment run: what provisioning left behind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ComputeTarget {
+    /// `container-apps`, `app-service` or `aks`.
+    pub target: String,
+    /// `/subscriptions/.../resourceGroups/...`
+    pub resource_group_id: String,
+    /// The Container Apps environment, the plan, or the cluster.
+    pub host_id: String,
+    /// The identity that workloads run as.
+    pub identity_id: String,
+    pub region: String,
+    pub tags: BTreeMap<String, String>,
+}
+
+/// One workload on one target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadRef {
+    pub target: ComputeTarget,
+    /// The name of the app on its target.
+    pub name: String,
+}
+
+/// A revision as it is wanted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RevisionSpec {
+    /// Deterministic: `d` and the deployment's eight digits.
+    pub suffix: String,
+    /// What made it; written to the revision, so that another deployment's is recognised.
+    pub deployment_id: String,
+    pub image: String,
+    /// The port that the container listens on.
+    pub port: u16,
+    pub env: BTreeMap<String, String>,
+    pub cpu: f64,
+    pub memory: String,
+    pub min_replicas: u32,
+    pub max_replicas: u32,
+}
+
+/// A workload as it is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Observed {
+    /// The workload's own host, where traffic enters.
+    pub host: Option<String>,
+    /// By revision name.
+    pub revisions: BTreeMap<String, Revision>,
+}
+
+/// A revision as it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Revision {
+    pub name: String,
+    pub deployment_id: Option<String>,
+    pub image: String,
+    pub active: bool,
+    pub state: RevisionState,
+    /// Percent of the workload's traffic.
+    pub traffic: u32,
+    pub replicas: u32,
+    pub ready_replicas: u32,
+    /// Times that its containers were restarted.
+    pub restarts: u32,
+    /// The revision's own host, which reaches it whatever the traffic.
+    pub host: Option<String>,
+    /// What the platform says of it, where it says something.
+    pub detail: Option<String>,
+}
+
+/// Whether the platform thinks that a revision can serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RevisionState {
+    Provisioning,
+    /// At least one replica is ready.
+    Running,
+    /// Replicas come and go.
+    Degraded,
+    /// It will not run as it is.
+    Failed,
+    /// Scaled to zero, or deactivated.
+    Stopped,
+}
+
+/// What came of a call.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    Done,
+    /// Look again after this time with [`Compute::resume`].
+    Pending { token: Value, again_in: Duration },
+}
+
+#[async_trait]
+pub trait Compute: Send + Sync {
+    /// None where there is no such workload.
+    async fn observe(&self, workload: &WorkloadRef) -> Result<Option<Observed>, Fault>;
+
+    /// Makes a revision beside those that are there, and gives it no traffic; the first revision of
+    /// a workload has nobody to leave the traffic to and takes it all. A revision of this name and
+    /// deployment that exists is done; one of another deployment is [`Fault::Rejected`].
+    async fn stage(&self, workload: &WorkloadRef, revision: &RevisionSpec) -> Result<Step, Fault>;
+
+    /// Looks once at a call that was not finished.
+    async fn resume(&self, token: &Value) -> Result<Step, Fault>;
+
+    /// Gives traffic by revision name, in percent; the weights add up to 100.
+    async fn shift(&self, workload: &WorkloadRef, weights: &BTreeMap<String, u32>) -> Result<Step, Fault>;
+
+    async fn activate(&self, workload: &WorkloadRef, revision: &str) -> Result<(), Fault>;
+
+    async fn deactivate(&self, workload: &WorkloadRef, revision: &str) -> Result<(), Fault>;
+
+    /// The name that a revision of this suffix has.
+    fn revision_name(&self, workload: &WorkloadRef, suffix: &str) -> String;
+}

@@ -1,0 +1,9 @@
+//! What the platform needs of the world, in its own words. Each port says what it promises; the
+//! adapters are in `azure/` and `local/`.
+
+pub mod bus;
+pub mod clock;
+pub mod compute;
+pub mod infrastructure;
+pub mod probe;
+pub mod store;
