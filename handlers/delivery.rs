@@ -108,6 +108,7 @@ impl<P> Message<P> {
             environment_id: (environment != "_").then(|| environment.to_owned()),
             operation_id: None,
             outcome: outcome.to_owned(),
+            outcome_event_id: None,
             detail: None,
         }
     }
@@ -223,7 +224,6 @@ async fn conclude(
         aggregate: command_id.clone(),
         sequence: 1,
         caused_by: command_id.clone(),
-        ends_command: true,
     };
     let (mut commit, entry) = match decision {
         Decision::Accepted { commit, operation_id } => {
@@ -238,8 +238,11 @@ async fn conclude(
             warn!(reason.code = ?refusal.code, "`{command_id}` is refused: {}", refusal.detail);
             let mut commit = Commit::new(partition, message.now);
             let failed = refused(&command_id, message.function, &refusal);
-            commit.event(&message.lineage(), answer(failed))?;
-            (commit, InboxEntry { detail: Some(refusal.detail), ..message.entry(environment, "Rejected") })
+            let answer = answer(failed);
+            let outcome_event_id = Some(answer.id.clone());
+            commit.event(&message.lineage(), answer)?;
+            let entry = message.entry(environment, "Rejected");
+            (commit, InboxEntry { detail: Some(refusal.detail), outcome_event_id, ..entry })
         }
         Decision::NoChange { mut commit, detail } => {
             info!("`{command_id}` changes nothing: {detail}");
@@ -249,8 +252,11 @@ async fn conclude(
                 outcome: CompletionOutcome::NoChange,
                 detail: detail.clone(),
             });
-            commit.event(&message.lineage(), answer(completed))?;
-            (commit, InboxEntry { detail: Some(detail), ..message.entry(environment, "NoChange") })
+            let answer = answer(completed);
+            let outcome_event_id = Some(answer.id.clone());
+            commit.event(&message.lineage(), answer)?;
+            let entry = message.entry(environment, "NoChange");
+            (commit, InboxEntry { detail: Some(detail), outcome_event_id, ..entry })
         }
     };
     commit.remember(&entry)?;

@@ -87,6 +87,8 @@ pub struct InboxEntry {
     pub operation_id: Option<String>,
     /// `Accepted`, `Rejected` or `NoChange`.
     pub outcome: String,
+    /// The event that answered it, where its own function ended it.
+    pub outcome_event_id: Option<EventId>,
     pub detail: Option<String>,
 }
 
@@ -121,8 +123,6 @@ pub struct OutboxEvent {
     pub aggregate: String,
     /// Counts the aggregate's events from 1.
     pub sequence: u64,
-    /// The command that this event ends, if it does.
-    pub ends_command: Option<String>,
     pub traceparent: Option<String>,
     /// The canonical envelope, byte for byte.
     pub envelope: String,
@@ -217,8 +217,6 @@ pub struct NewEvent {
     pub sequence: u64,
     /// The eventId of what directly caused it.
     pub caused_by: String,
-    /// Whether it ends the command at the root of its lineage.
-    pub ends_command: bool,
 }
 
 /// Everything that one decision writes.
@@ -301,7 +299,6 @@ impl Commit {
             schema_version: new.event.schema_version().to_owned(),
             aggregate: new.aggregate,
             sequence: new.sequence,
-            ends_command: new.ends_command.then(|| lineage.command_id.clone()),
             traceparent: lineage.traceparent.clone(),
             envelope: text,
             recorded_at: self.now,

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use crate::{
-    ids::{self, OperationId},
+    ids::{self, EventId, OperationId},
     ledger::{Commit, Ledger, Lineage, Loaded, OutboxMessage, State},
     outbox_relay,
     outcome::Fault,
@@ -96,6 +96,8 @@ pub struct Operation {
     pub notes: Vec<Note>,
     pub started_at: Timestamp,
     pub ended_at: Option<Timestamp>,
+    /// The event that told its end.
+    pub outcome_event_id: Option<EventId>,
     pub detail: Option<String>,
 }
 
@@ -127,6 +129,8 @@ pub struct NewOperation {
     pub caused_by: String,
     /// How long it may take in all.
     pub allowed: SignedDuration,
+    /// False where it waits for its turn.
+    pub starts: bool,
 }
 
 /// The message that runs an operation.
@@ -147,6 +151,8 @@ pub struct Step {
     pub label: &'static str,
     pub notes: Vec<String>,
     pub then: Then,
+    /// The event that tells the operation's end, where this step ends it.
+    pub outcome: Option<EventId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,17 +203,47 @@ pub fn begin(commit: &mut Commit, new: NewOperation) -> Result<(), Fault> {
         tick: 1,
         epoch: 0,
         lease_until: None,
-        due: Some(now + TICK_GRACE),
+        due: new.starts.then(|| now + TICK_GRACE),
         deadline: now + new.allowed,
         lineage: new.lineage,
         caused_by: new.caused_by,
         notes: Vec::new(),
         started_at: now,
         ended_at: None,
+        outcome_event_id: None,
         detail: None,
     };
-    commit.message(&tick_message(&operation, now, None)?)?;
+    if new.starts {
+        commit.message(&tick_message(&operation, now, None)?)?;
+    }
     commit.put(&Ledger::absent(new.id.as_str()), &operation)
+}
+
+/// Starts an operation that was waiting for its turn.
+pub fn start(commit: &mut Commit, loaded: &Loaded<Operation>, operation: Operation, allowed: SignedDuration) -> Result<(), Fault> {
+    let now = commit.now;
+    let operation = Operation {
+        tick: operation.tick + 1,
+        due: Some(now + TICK_GRACE),
+        deadline: now + allowed,
+        ..operation
+    };
+    commit.message(&tick_message(&operation, now, None)?)?;
+    commit.put(loaded, &operation)
+}
+
+/// Ends an operation that never ran, or is ended by somebody else's decision.
+pub fn dismiss(
+    commit: &mut Commit,
+    loaded: &Loaded<Operation>,
+    operation: Operation,
+    detail: &str,
+    outcome: EventId,
+) -> Result<(), Fault> {
+    let mut operation = operation;
+    end(&mut operation, Status::Failed, detail.to_owned(), commit.now);
+    operation.outcome_event_id = Some(outcome);
+    commit.put(loaded, &operation)
 }
 
 /// Records that a waiting operation should look again now: its tick is sent once more, under a
@@ -381,7 +417,7 @@ async fn take_step(platform: &Platform, operation: &Operation) -> Result<Step, F
 
 fn retry(operation: &Operation, now: Timestamp, then: Then, why: &str) -> Step {
     let partition = Partition::environment(&operation.lineage.tenant_id, &operation.environment_id);
-    Step { commit: Commit::new(partition, now), label: "", notes: vec![format!("{why}; comes again")], then }
+    Step { commit: Commit::new(partition, now), label: "", notes: vec![format!("{why}; comes again")], then, outcome: None }
 }
 
 async fn give_up(platform: &Platform, operation: &Operation, why: GiveUp) -> Result<Step, Fault> {
@@ -400,7 +436,7 @@ fn conclude(
     step: Step,
     began: Timestamp,
 ) -> Result<(Commit, bool), Fault> {
-    let Step { mut commit, label, notes, then } = step;
+    let Step { mut commit, label, notes, then, outcome } = step;
     let now = platform.clock.now();
     if !label.is_empty() {
         label.clone_into(&mut operation.step);
@@ -408,6 +444,7 @@ fn conclude(
     operation.notes.extend(notes.into_iter().map(|text| Note { at: now, text }));
     let excess = operation.notes.len().saturating_sub(NOTES_MAX);
     operation.notes.drain(..excess);
+    operation.outcome_event_id = outcome.or(operation.outcome_event_id.take());
     let mut goes_on = false;
     match then {
         Then::Next if now.duration_since(began) < RUN_BUDGET => {

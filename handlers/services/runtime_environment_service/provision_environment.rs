@@ -93,6 +93,7 @@ impl Command for ProvisionEnvironment {
                 lineage: message.lineage(),
                 caused_by: message.envelope.event_id.to_string(),
                 allowed: ALLOWED,
+                starts: true,
             },
         )?;
         let environment = RuntimeEnvironment { operation_id: Some(operation_id.clone()), ..environment };
@@ -336,13 +337,15 @@ async fn record_plan(
             outcome: CompletionOutcome::NoChange,
             detail: detail.clone(),
         });
-        commit.event(&operation.lineage, ending(operation, &environment, event))?;
+        let event = ending(operation, &environment, event);
+        let outcome = Some(event.id.clone());
+        commit.event(&operation.lineage, event)?;
         commit.put(&loaded, &environment)?;
-        return Ok(Step { commit, label: VERIFYING, notes, then: Then::Succeeded(detail) });
+        return Ok(Step { commit, label: VERIFYING, notes, then: Then::Succeeded(detail), outcome });
     }
     commit.put(&loaded, &environment)?;
     let label = if nothing_to_do { VERIFYING } else { APPLYING };
-    Ok(Step { commit, label, notes, then: Then::Next })
+    Ok(Step { commit, label, notes, then: Then::Next, outcome: None })
 }
 
 /// The plan in sentences.
@@ -387,14 +390,14 @@ async fn apply(platform: &Platform, operation: &Operation, site: Site) -> Result
             let notes = came_into_place(&recorded, &progress);
             recorded.progress = progress;
             commit.put(&there, &recorded)?;
-            Ok(Step { commit, label: APPLYING, notes, then: Then::Wait(again_in) })
+            Ok(Step { commit, label: APPLYING, notes, then: Then::Wait(again_in), outcome: None })
         }
         Advance::Done { progress } => {
             let mut notes = came_into_place(&recorded, &progress);
             notes.push(format!("all {} resources are in place", progress.done.len().max(before)));
             recorded.progress = progress;
             commit.put(&there, &recorded)?;
-            Ok(Step { commit, label: VERIFYING, notes, then: Then::Next })
+            Ok(Step { commit, label: VERIFYING, notes, then: Then::Next, outcome: None })
         }
         Advance::Failed { progress, key, reason } => {
             let mut notes = came_into_place(&recorded, &progress);
@@ -465,10 +468,12 @@ fn provisioned(platform: &Platform, operation: &Operation, site: Site) -> Result
         ..environment
     };
     let event = provisioned_event(&environment, now);
-    commit.event(&operation.lineage, ending(operation, &environment, event))?;
+    let event = ending(operation, &environment, event);
+    let outcome = Some(event.id.clone());
+    commit.event(&operation.lineage, event)?;
     commit.put(&loaded, &environment)?;
     let detail = format!("`{}` is provisioned", environment.environment_id);
-    Ok(Step { commit, label: "Provisioned", notes: vec![detail.clone()], then: Then::Succeeded(detail) })
+    Ok(Step { commit, label: "Provisioned", notes: vec![detail.clone()], then: Then::Succeeded(detail), outcome })
 }
 
 fn provisioned_event(environment: &RuntimeEnvironment, now: Timestamp) -> Event {
@@ -498,7 +503,6 @@ fn ending(operation: &Operation, environment: &RuntimeEnvironment, event: Event)
         aggregate: environment.environment_id.to_string(),
         sequence: environment.sequence,
         caused_by: operation.caused_by.clone(),
-        ends_command: true,
     }
 }
 
@@ -525,9 +529,11 @@ fn fail(site: Site, operation: &Operation, code: ReasonCode, detail: String) -> 
         ),
         retryable: true,
     });
-    commit.event(&operation.lineage, ending(operation, &environment, event))?;
+    let event = ending(operation, &environment, event);
+    let outcome = Some(event.id.clone());
+    commit.event(&operation.lineage, event)?;
     commit.put(&loaded, &environment)?;
-    Ok(Step { commit, label: "Failed", notes: vec![detail.clone()], then: Then::Failed(detail) })
+    Ok(Step { commit, label: "Failed", notes: vec![detail.clone()], then: Then::Failed(detail), outcome })
 }
 
 /// Ends an operation that cannot go on.

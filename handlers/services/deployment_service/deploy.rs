@@ -1,0 +1,457 @@
+//! `Deploy`: roll a workload out behind a health gate.
+//!
+//! Ends in `RuntimeDeploymentCompleted`; in `RuntimeDeploymentRolledBack` when the gate fails, or
+//! when it is superseded or rolled back on the way; or in `RuntimeCommandFailed`.
+//!
+//! Redelivery is safe at every await: the command's own function only records, and what it records is
+//! found by the same ids when the message comes again.
+//!
+//! # What supersedes what
+//! One deployment is in flight per (environment, module). A newer Deploy
+//! - supersedes it as long as no traffic was meant for it: the older one ends as rolled back, reason
+//!   `Superseded`, and the newer one waits as `Queued` until the older has compensated;
+//! - waits for its end as the one pending deployment once its traffic has begun to shift.
+//!
+//! A still newer one replaces the pending one, which ends in `RuntimeCommandFailed`, `Superseded`.
+
+use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
+
+use super::state::{Cancel, DeploymentStatus, RuntimeDeployment, Slot, Workload};
+use crate::{
+    delivery::{self, Command, Decision, Message, Refusal},
+    events::{Event, ReasonCode, RolledBackReason, RuntimeDeploymentRequested, Strategy},
+    ids::{DeploymentId, EnvironmentId, OperationId},
+    ledger::{Commit, Loaded, NewEvent},
+    operations::{self, Kind, NewOperation, Operation},
+    outcome::Fault,
+    platform::Platform,
+    ports::{compute::ComputeTarget, store::Partition},
+    services::{
+        runtime_environment_service::{self, EnvironmentView, ProvisioningStatus, RuntimeEnvironment, resources::Stage},
+        runtime_health_service::health_gate::HealthGate,
+    },
+};
+
+/// How long a deployment may take in all, from the start of its turn.
+pub const ALLOWED: SignedDuration = SignedDuration::from_hours(2);
+/// Deployments whose ids may share eight digits.
+const ORDINALS_MAX: u32 = 8;
+
+/// The payload.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Deploy {
+    pub environment_id: String,
+    /// The release that the images belong to.
+    #[serde(default)]
+    pub release_ref: Option<String>,
+    #[serde(default)]
+    pub strategy: Option<Strategy>,
+    #[serde(default)]
+    pub health_gate: Option<HealthGate>,
+    /// A version that PublishConfiguration made.
+    #[serde(default)]
+    pub configuration_version: Option<u64>,
+    /// Exactly one, until releases of several workloads exist.
+    pub workloads: Vec<Workload>,
+}
+
+#[async_trait::async_trait]
+impl Command for Deploy {
+    const NAME: &'static str = "Deploy";
+
+    fn environment(message: &Message<Self>) -> String {
+        message.envelope.payload.environment_id.clone()
+    }
+
+    async fn decide(platform: &Platform, message: &Message<Self>) -> Result<Decision, Fault> {
+        let wanted = match validate(&message.envelope.payload) {
+            Ok(wanted) => wanted,
+            Err(refusal) => return Ok(Decision::Refused(refusal)),
+        };
+        let partition = Partition::environment(&message.envelope.tenant_id, wanted.environment_id.as_str());
+        let environment = runtime_environment_service::find(&platform.ledger, &partition, &wanted.environment_id).await?;
+        let environment = match accepts(&wanted.environment_id, environment, wanted.workload) {
+            Ok(environment) => environment,
+            Err(refusal) => return Ok(Decision::Refused(refusal)),
+        };
+        let place = place(platform, message, &partition, wanted.workload).await?;
+        record(message, &wanted, &environment, place, partition)
+    }
+}
+
+/// A payload that was looked through.
+struct Wanted<'a> {
+    environment_id: EnvironmentId,
+    workload: &'a Workload,
+    strategy: Strategy,
+    health_gate: HealthGate,
+}
+
+fn invalid(field: &str, what: impl std::fmt::Display) -> Refusal {
+    Refusal::new(ReasonCode::InvalidPayload, format!("payload.{field}: {what}"))
+}
+
+fn validate(deploy: &Deploy) -> Result<Wanted<'_>, Refusal> {
+    let environment_id =
+        EnvironmentId::of_ours(&deploy.environment_id).map_err(|error| invalid("environmentId", error))?;
+    let [workload] = deploy.workloads.as_slice() else {
+        return Err(Refusal::new(
+            ReasonCode::NotSupported,
+            format!("payload.workloads: {} were given; exactly one is taken. Send one Deploy for each.", deploy.workloads.len()),
+        ));
+    };
+    if deploy.configuration_version.is_some() {
+        return Err(Refusal::new(
+            ReasonCode::NotSupported,
+            "payload.configurationVersion: no configuration can be published yet; leave it out.",
+        ));
+    }
+    if deploy.strategy == Some(Strategy::Recreate) {
+        return Err(Refusal::new(
+            ReasonCode::NotSupported,
+            "payload.strategy: `Recreate` would stop what serves before the new one is known to work; use `RollingHealthGated`, `BlueGreen` or `Canary`.",
+        ));
+    }
+    validate_workload(workload)?;
+    let mut health_gate = deploy.health_gate.clone().unwrap_or_default();
+    if let Some(path) = &workload.probe_path {
+        health_gate.path.clone_from(path);
+    }
+    health_gate.validate().map_err(|problem| invalid("healthGate", problem))?;
+    Ok(Wanted {
+        environment_id,
+        workload,
+        strategy: deploy.strategy.unwrap_or(Strategy::RollingHealthGated),
+        health_gate,
+    })
+}
+
+fn validate_workload(workload: &Workload) -> Result<(), Refusal> {
+    let field = |name: &str| format!("workloads[0].{name}");
+    if let Err(problem) = image_reference(&workload.image) {
+        return Err(invalid(&field("image"), problem));
+    }
+    if workload.target != "container-apps" {
+        return Err(Refusal::new(
+            ReasonCode::NotSupported,
+            format!("payload.{}: `{}` is no target that can be deployed to yet; use `container-apps`.", field("target"), workload.target),
+        ));
+    }
+    if workload.port == 0 {
+        return Err(invalid(&field("port"), "0 is no port; name the one that the container listens on"));
+    }
+    if workload.max_replicas == 0 || workload.min_replicas > workload.max_replicas || workload.max_replicas > 1000 {
+        return Err(invalid(
+            &field("maxReplicas"),
+            format!("{} to {} replicas are asked for; the most is 1 to 1000 and no less than minReplicas", workload.min_replicas, workload.max_replicas),
+        ));
+    }
+    if !(workload.cpu > 0.0 && workload.cpu <= 16.0) {
+        return Err(invalid(&field("cpu"), format!("{} cores; it is more than 0 and at most 16", workload.cpu)));
+    }
+    let name_is_good = |name: &String| {
+        !name.is_empty()
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            && !name.starts_with(|first: char| first.is_ascii_digit())
+    };
+    match workload.env.keys().find(|name| !name_is_good(name) || name.starts_with("CS_")) {
+        Some(name) => Err(invalid(
+            &field("env"),
+            format!("`{name}` cannot be set; names are letters, digits and `_`, and those with `CS_` are the platform's"),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// An image is named with what tells its versions apart.
+fn image_reference(image: &str) -> Result<(), String> {
+    if image.is_empty() || image.len() > 512 || !image.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("it must be an image reference, e.g. `acr.azurecr.io/reservations-api:1.4.2`".to_owned());
+    }
+    let last = image.rsplit('/').next().unwrap_or(image);
+    let tag = last.rsplit_once('@').or_else(|| last.split_once(':')).map(|(_, tag)| tag);
+    match tag {
+        Some(tag) if !tag.is_empty() => Ok(()),
+        Some(_) | None => Err(format!("`{image}` has no tag; add the version, e.g. `{}:1.4.2`", image.trim_end_matches(':'))),
+    }
+}
+
+/// Whether the environment takes this workload.
+fn accepts(
+    id: &EnvironmentId,
+    environment: Option<EnvironmentView>,
+    workload: &Workload,
+) -> Result<EnvironmentView, Refusal> {
+    let Some(view) = environment else { return Err(environment_not_found(id)) };
+    let RuntimeEnvironment { status, stage, targets, .. } = &view.environment;
+    if *status != ProvisioningStatus::Provisioned {
+        return Err(Refusal {
+            code: ReasonCode::EnvironmentNotProvisioned,
+            detail: format!("`{id}` is {status:?}; deployments are taken once it is Provisioned. Wait for RuntimeEnvironmentProvisioned, or see its operation for what holds it up."),
+            retryable: true,
+        });
+    }
+    if *stage == Stage::Prod {
+        return Err(Refusal::new(
+            ReasonCode::TenantBindingMissing,
+            format!("`{id}` is a prod environment without a tenant binding; send BindTenant before its first Deploy."),
+        ));
+    }
+    if !targets.iter().any(|target| target.target == workload.target) {
+        return Err(Refusal::new(
+            ReasonCode::NotSupported,
+            format!("`{id}` was provisioned without the target `{}`.", workload.target),
+        ));
+    }
+    Ok(view)
+}
+
+/// What is said of an environment that is not there, or is another tenant's: the two are not told
+/// apart.
+pub fn environment_not_found(id: &EnvironmentId) -> Refusal {
+    Refusal::new(
+        ReasonCode::EnvironmentNotFound,
+        format!("There is no environment `{id}`. Send ProvisionEnvironment first, or correct payload.environmentId; `runtimectl get environments` lists those there are."),
+    )
+}
+
+/// The workload's slot and whoever stands in it.
+struct Place {
+    slot: Slot,
+    slot_loaded: Loaded<Slot>,
+    in_flight: Option<(RuntimeDeployment, Loaded<RuntimeDeployment>, Operation)>,
+    pending: Option<Pending>,
+    deployment_id: DeploymentId,
+    deployment_loaded: Loaded<RuntimeDeployment>,
+    operation_id: OperationId,
+}
+
+struct Pending {
+    deployment: RuntimeDeployment,
+    loaded: Loaded<RuntimeDeployment>,
+    operation: Operation,
+    operation_loaded: Loaded<Operation>,
+}
+
+async fn place(
+    platform: &Platform,
+    message: &Message<Deploy>,
+    partition: &Partition,
+    workload: &Workload,
+) -> Result<Place, Fault> {
+    let ledger = &platform.ledger;
+    let (slot, slot_loaded) = ledger.load::<Slot>(partition, &Slot::id(&workload.module_id)).await?.take();
+    let slot = slot.unwrap_or_else(|| Slot::new(workload.module_id.clone(), message.now));
+    let in_flight = match &slot.in_flight {
+        Some(id) => {
+            let (deployment, loaded) = ledger.load::<RuntimeDeployment>(partition, id.as_str()).await?.take();
+            let deployment = deployment.ok_or_else(|| missing(id.as_str()))?;
+            let operation = ledger.load::<Operation>(partition, deployment.operation_id.as_str()).await?;
+            let operation = operation.state.ok_or_else(|| missing(deployment.operation_id.as_str()))?;
+            Some((deployment, loaded, operation))
+        }
+        None => None,
+    };
+    let pending = match &slot.pending {
+        Some(id) => {
+            let (deployment, loaded) = ledger.load::<RuntimeDeployment>(partition, id.as_str()).await?.take();
+            let deployment = deployment.ok_or_else(|| missing(id.as_str()))?;
+            let (operation, operation_loaded) =
+                ledger.load::<Operation>(partition, deployment.operation_id.as_str()).await?.take();
+            let operation = operation.ok_or_else(|| missing(deployment.operation_id.as_str()))?;
+            Some(Pending { deployment, loaded, operation, operation_loaded })
+        }
+        None => None,
+    };
+    let (ordinal, deployment_id, deployment_loaded) = free_id(platform, message, partition).await?;
+    let operation_id = message.cause(&partition.environment_id).operation(ordinal);
+    Ok(Place { slot, slot_loaded, in_flight, pending, deployment_id, deployment_loaded, operation_id })
+}
+
+/// The first id that no other deployment has.
+async fn free_id(
+    platform: &Platform,
+    message: &Message<Deploy>,
+    partition: &Partition,
+) -> Result<(u32, DeploymentId, Loaded<RuntimeDeployment>), Fault> {
+    for ordinal in 0..ORDINALS_MAX {
+        let id = message.cause(&partition.environment_id).deployment(ordinal);
+        let loaded = platform.ledger.load::<RuntimeDeployment>(partition, id.as_str()).await?;
+        if loaded.state.is_none() {
+            return Ok((ordinal, id, loaded));
+        }
+    }
+    Err(Fault::Rejected {
+        doing: "finding an id for the deployment".to_owned(),
+        code: "Conflict".to_owned(),
+        detail: format!("{ORDINALS_MAX} other deployments have the ids that this one could have"),
+    })
+}
+
+pub(super) fn missing(id: &str) -> Fault {
+    Fault::Unreadable { doing: format!("reading `{id}`"), source: "a document that another one names is missing".into() }
+}
+
+/// Writes the decision: the deployment, its operation, its place, and what becomes of those who were
+/// there before.
+fn record(
+    message: &Message<Deploy>,
+    wanted: &Wanted<'_>,
+    environment: &EnvironmentView,
+    place: Place,
+    partition: Partition,
+) -> Result<Decision, Fault> {
+    let mut commit = Commit::new(partition, message.now);
+    let Place { slot, slot_loaded, in_flight, pending, deployment_id, deployment_loaded, operation_id } = place;
+    let waits = in_flight.is_some();
+    let event_id = message.envelope.event_id.to_string();
+    if let Some((older, loaded, operation)) = in_flight
+        && older.can_be_superseded()
+        && older.cancel.is_none()
+    {
+        let cancel = Cancel { reason: RolledBackReason::Superseded, by: event_id.clone(), at: message.now };
+        commit.put(&loaded, &RuntimeDeployment { cancel: Some(cancel), ..older })?;
+        operations::nudge(&mut commit, &operation, &event_id)?;
+    }
+    if let Some(replaced) = pending {
+        replace(&mut commit, message, replaced, &deployment_id)?;
+    }
+    let compute_target = target(&environment.environment, wanted.workload)?;
+    let mut lineage = message.lineage();
+    lineage.module_id.get_or_insert_with(|| wanted.workload.module_id.clone());
+    let requested = message.cause(&commit.partition.environment_id).event("RuntimeDeploymentRequested", 0);
+    let deployment = RuntimeDeployment {
+        deployment_id: deployment_id.clone(),
+        environment_id: wanted.environment_id.clone(),
+        module_id: wanted.workload.module_id.clone(),
+        workload: wanted.workload.clone(),
+        compute_target,
+        strategy: wanted.strategy,
+        release_ref: message.envelope.payload.release_ref.clone(),
+        health_gate: wanted.health_gate.clone(),
+        status: if waits { DeploymentStatus::Queued } else { DeploymentStatus::Requested },
+        previous: slot.serving.clone(),
+        revision: None,
+        host: None,
+        weight: 0,
+        weight_in_place: 0,
+        shifted_at: None,
+        gate_started_at: None,
+        failures_in_a_row: 0,
+        pending: None,
+        cancel: None,
+        restore: None,
+        rolled_back_reason: None,
+        gate_result: None,
+        reason: None,
+        operation_id: operation_id.clone(),
+        lineage: lineage.clone(),
+        requested_event_id: requested.to_string(),
+        sequence: 1,
+        requested_at: message.now,
+        ended_at: None,
+        retired_at: None,
+    };
+    commit.event(
+        &lineage,
+        NewEvent {
+            id: requested,
+            event: Event::RuntimeDeploymentRequested(RuntimeDeploymentRequested {
+                deployment_id: deployment_id.clone(),
+                environment_id: wanted.environment_id.clone(),
+                target: wanted.workload.target.clone(),
+                image: wanted.workload.image.clone(),
+                previous_image: slot.serving.as_ref().map(|serving| serving.image.clone()),
+                strategy: wanted.strategy,
+                release_ref: deployment.release_ref.clone(),
+            }),
+            aggregate: deployment_id.to_string(),
+            sequence: 1,
+            caused_by: event_id.clone(),
+        },
+    )?;
+    operations::begin(
+        &mut commit,
+        NewOperation {
+            id: operation_id.clone(),
+            kind: Kind::Deploy,
+            module_id: Some(wanted.workload.module_id.to_string()),
+            subject: deployment_id.to_string(),
+            step: deployment.status.as_str(),
+            lineage,
+            caused_by: event_id,
+            allowed: ALLOWED,
+            starts: !waits,
+        },
+    )?;
+    commit.put(&deployment_loaded, &deployment)?;
+    let slot = if waits {
+        Slot { pending: Some(deployment_id), ..slot }
+    } else {
+        Slot { in_flight: Some(deployment_id), ..slot }
+    };
+    commit.put(&slot_loaded, &slot)?;
+    environment.guard(&mut commit)?;
+    Ok(Decision::Accepted { commit, operation_id: Some(operation_id) })
+}
+
+fn target(environment: &RuntimeEnvironment, workload: &Workload) -> Result<ComputeTarget, Fault> {
+    environment.targets.iter().find(|target| target.target == workload.target).cloned().ok_or_else(|| missing(&workload.target))
+}
+
+/// Ends a deployment that waited and is replaced by a newer one.
+fn replace(
+    commit: &mut Commit,
+    message: &Message<Deploy>,
+    replaced: Pending,
+    by: &DeploymentId,
+) -> Result<(), Fault> {
+    let Pending { deployment, loaded, operation, operation_loaded } = replaced;
+    let detail = format!(
+        "`{}` waited for its turn and was replaced by the newer `{by}`; nothing of it was rolled out.",
+        deployment.deployment_id
+    );
+    let refusal = Refusal::new(ReasonCode::Superseded, detail.clone());
+    let id = message.cause(&commit.partition.environment_id).event("RuntimeCommandFailed", 1);
+    let sequence = deployment.sequence + 1;
+    commit.event(
+        &deployment.lineage,
+        NewEvent {
+            id: id.clone(),
+            event: delivery::refused(&deployment.lineage.command_id, &deployment.lineage.command_type, &refusal),
+            aggregate: deployment.deployment_id.to_string(),
+            sequence,
+            caused_by: message.envelope.event_id.to_string(),
+        },
+    )?;
+    operations::dismiss(commit, &operation_loaded, operation, &detail, id)?;
+    let deployment = RuntimeDeployment {
+        status: DeploymentStatus::Failed,
+        reason: Some(detail),
+        sequence,
+        ended_at: Some(message.now),
+        ..deployment
+    };
+    commit.put(&loaded, &deployment)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::image_reference;
+
+    #[test]
+    fn an_image_names_its_version() {
+        for good in ["acr.azurecr.io/api:1.4.2", "api:latest", "localhost:5000/api:1", "acr.azurecr.io/api@sha256:ab"] {
+            assert_eq!(image_reference(good), Ok(()), "{good}");
+        }
+        for bad in ["acr.azurecr.io/api", "localhost:5000/api", "", "api:", "a b:1"] {
+            assert!(image_reference(bad).is_err(), "{bad}");
+        }
+        assert_eq!(
+            image_reference("acr.azurecr.io/api").unwrap_err(),
+            "`acr.azurecr.io/api` has no tag; add the version, e.g. `acr.azurecr.io/api:1.4.2`"
+        );
+    }
+}

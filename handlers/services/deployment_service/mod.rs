@@ -1,0 +1,16 @@
+//! DeploymentService: health-gated, reversible rollout of workloads onto Azure compute.
+//!
+//! It alone writes RuntimeDeployment and the slot of each workload, and it alone produces
+//! `RuntimeDeploymentRequested`, `RuntimeDeploymentCompleted` and `RuntimeDeploymentRolledBack`.
+//!
+//! What supersedes what is decided in `deploy.rs`; how a rollout goes forward in `rollout.rs`, back
+//! in `rolling_back.rs`, and ends in `ending.rs`.
+
+pub mod deploy;
+mod ending;
+pub mod rollback_deployment;
+mod rolling_back;
+pub mod rollout;
+pub mod state;
+
+pub use state::{DeploymentStatus, GateRecord, RuntimeDeployment, Slot};

@@ -1,0 +1,398 @@
+//! RuntimeDeployment, the slot of a workload, and the record of a gate, as they are stored.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    events::{HealthGateResult, RolledBackReason, Strategy},
+    ids::{self, DeploymentId, EnvironmentId, ModuleId, OperationId},
+    ledger::{Lineage, State},
+    ports::{
+        compute::{ComputeTarget, RevisionSpec, WorkloadRef},
+        probe::Sample,
+    },
+    services::runtime_health_service::health_gate::HealthGate,
+};
+
+/// How long deployments are kept that serve nothing any more.
+const RETIRED_SECONDS: u32 = 365 * 24 * 60 * 60;
+/// Quarantined images that a slot remembers; the oldest go.
+pub const QUARANTINE_MAX: usize = 50;
+/// The longest name of a container app, in characters.
+const APP_NAME_LENGTH_MAX: usize = 32;
+
+/// Where a deployment stands.
+///
+/// `Requested -> Provisioning -> Configuring -> RollingOut -> HealthGating -> Promoting -> Completed`;
+/// from `RollingOut` on, what fails goes over `RollingBack` to `RolledBack`, or to `Failed` where
+/// there is nothing to go back to. `Queued` waits for another deployment of the same workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeploymentStatus {
+    Queued,
+    Requested,
+    Provisioning,
+    Configuring,
+    RollingOut,
+    HealthGating,
+    Promoting,
+    Completed,
+    RollingBack,
+    RolledBack,
+    Failed,
+}
+
+impl DeploymentStatus {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "Queued",
+            Self::Requested => "Requested",
+            Self::Provisioning => "Provisioning",
+            Self::Configuring => "Configuring",
+            Self::RollingOut => "RollingOut",
+            Self::HealthGating => "HealthGating",
+            Self::Promoting => "Promoting",
+            Self::Completed => "Completed",
+            Self::RollingBack => "RollingBack",
+            Self::RolledBack => "RolledBack",
+            Self::Failed => "Failed",
+        }
+    }
+}
+
+/// What is to run: one generated component with an image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Workload {
+    pub module_id: ModuleId,
+    /// e.g. `microservice`, `gateway`, `worker`.
+    pub component_type: String,
+    /// Registry, repository and tag (or digest).
+    pub image: String,
+    /// `container-apps`, `app-service` or `aks`.
+    pub target: String,
+    #[serde(default = "default_port")]
+    pub port: u16,
+    /// What the health gate asks, where the gate itself names no path.
+    #[serde(default)]
+    pub probe_path: Option<String>,
+    /// Plain values; secrets are bound by BindSecret.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Cores.
+    #[serde(default = "default_cpu")]
+    pub cpu: f64,
+    #[serde(default = "default_memory")]
+    pub memory: String,
+    #[serde(default = "default_replicas")]
+    pub min_replicas: u32,
+    #[serde(default = "default_replicas")]
+    pub max_replicas: u32,
+}
+
+fn default_port() -> u16 {
+    8080
+}
+
+fn default_cpu() -> f64 {
+    0.25
+}
+
+fn default_memory() -> String {
+    "0.5Gi".to_owned()
+}
+
+fn default_replicas() -> u32 {
+    1
+}
+
+/// A deployment that serves, or served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Serving {
+    pub deployment_id: DeploymentId,
+    pub image: String,
+    /// The name of its revision.
+    pub revision: String,
+}
+
+/// An order to end a deployment that is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cancel {
+    pub reason: RolledBackReason,
+    /// The eventId of the message that gave the order.
+    pub by: String,
+    pub at: Timestamp,
+}
+
+/// One rollout of one workload.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuntimeDeployment {
+    pub deployment_id: DeploymentId,
+    pub environment_id: EnvironmentId,
+    /// That of the workload, once more: listings filter on it.
+    pub module_id: ModuleId,
+    pub workload: Workload,
+    pub compute_target: ComputeTarget,
+    pub strategy: Strategy,
+    pub release_ref: Option<String>,
+    pub health_gate: HealthGate,
+    pub status: DeploymentStatus,
+    /// What served when this one began.
+    pub previous: Option<Serving>,
+    /// The name of its revision, once it is known.
+    pub revision: Option<String>,
+    /// The workload's host, once it is known.
+    pub host: Option<String>,
+    /// Percent of the traffic that is meant for it. The first weight that is recorded is where
+    /// shifting begins.
+    pub weight: u32,
+    /// Percent of the traffic that it was given.
+    pub weight_in_place: u32,
+    pub shifted_at: Option<Timestamp>,
+    pub gate_started_at: Option<Timestamp>,
+    /// Failed answers since its traffic began to shift, without a good one between them.
+    pub failures_in_a_row: u32,
+    /// A call to Azure that is not finished.
+    pub pending: Option<Value>,
+    pub cancel: Option<Cancel>,
+    /// What a rollback goes back to.
+    pub restore: Option<Serving>,
+    pub rolled_back_reason: Option<RolledBackReason>,
+    pub gate_result: Option<HealthGateResult>,
+    /// Why it stands where it stands, for a person.
+    pub reason: Option<String>,
+    pub operation_id: OperationId,
+    /// The Deploy that it answers.
+    pub lineage: Lineage,
+    /// The eventId of its RuntimeDeploymentRequested.
+    pub requested_event_id: String,
+    /// Counts its events.
+    pub sequence: u64,
+    pub requested_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
+    /// When another deployment took its place.
+    pub retired_at: Option<Timestamp>,
+}
+
+impl State for RuntimeDeployment {
+    const KIND: &'static str = "deployment";
+
+    fn made_at(&self) -> Timestamp {
+        self.requested_at
+    }
+
+    fn ttl_seconds(&self) -> Option<u32> {
+        let serves_nothing =
+            matches!(self.status, DeploymentStatus::RolledBack | DeploymentStatus::Failed) || self.retired_at.is_some();
+        serves_nothing.then_some(RETIRED_SECONDS)
+    }
+}
+
+impl RuntimeDeployment {
+    /// Whether a newer Deploy may still take its place: no traffic was ever meant for it.
+    pub fn can_be_superseded(&self) -> bool {
+        match self.status {
+            DeploymentStatus::Queued
+            | DeploymentStatus::Requested
+            | DeploymentStatus::Provisioning
+            | DeploymentStatus::Configuring
+            | DeploymentStatus::RollingOut
+            | DeploymentStatus::HealthGating => true,
+            DeploymentStatus::Promoting
+            | DeploymentStatus::Completed
+            | DeploymentStatus::RollingBack
+            | DeploymentStatus::RolledBack
+            | DeploymentStatus::Failed => false,
+        }
+    }
+
+    /// The workload on its target.
+    pub fn workload_ref(&self) -> WorkloadRef {
+        WorkloadRef { target: self.compute_target.clone(), name: app_name(&self.module_id) }
+    }
+
+    /// `d` and the deployment's eight digits: the same for every attempt, and nobody else's.
+    pub fn revision_suffix(&self) -> String {
+        format!("d{}", self.deployment_id.as_str().trim_start_matches(DeploymentId::PREFIX))
+    }
+
+    /// The revision as it is wanted.
+    pub fn revision_spec(&self) -> RevisionSpec {
+        RevisionSpec {
+            suffix: self.revision_suffix(),
+            deployment_id: self.deployment_id.to_string(),
+            image: self.workload.image.clone(),
+            port: self.workload.port,
+            env: self.workload.env.clone(),
+            cpu: self.workload.cpu,
+            memory: self.workload.memory.clone(),
+            // A revision that is being looked at must be there.
+            min_replicas: self.workload.min_replicas.max(1),
+            max_replicas: self.workload.max_replicas.max(1),
+        }
+    }
+
+    /// This deployment as what serves.
+    pub fn as_serving(&self) -> Option<Serving> {
+        let revision = self.revision.clone()?;
+        Some(Serving { deployment_id: self.deployment_id.clone(), image: self.workload.image.clone(), revision })
+    }
+
+    /// Traffic in percent, step by step. A first deployment has nobody to share it with.
+    pub fn weights(&self) -> &'static [u32] {
+        if self.previous.is_none() {
+            return &[100];
+        }
+        match self.strategy {
+            Strategy::RollingHealthGated => &[10, 50, 100],
+            Strategy::Canary => &[5, 20, 50, 100],
+            Strategy::BlueGreen | Strategy::Recreate => &[100],
+        }
+    }
+}
+
+/// The name of a module's app: lower-case letters, digits and hyphens, at most 32. A name that would
+/// be cut or changed ends in digits of its own, so that two modules never share one.
+pub fn app_name(module: &ModuleId) -> String {
+    let slug = module.as_str().strip_prefix("module-").unwrap_or(module.as_str());
+    let plain: String = slug
+        .to_ascii_lowercase()
+        .chars()
+        .map(|character| if character.is_ascii_alphanumeric() { character } else { '-' })
+        .collect();
+    let plain = plain.trim_matches('-').to_owned();
+    let begins_well = plain.starts_with(|first: char| first.is_ascii_lowercase());
+    if plain == slug && begins_well && plain.len() <= APP_NAME_LENGTH_MAX && !plain.contains("--") {
+        return plain;
+    }
+    let digits = ids::derive(&["app", module.as_str()]).simple().to_string();
+    let kept: String = plain.replace("--", "-").chars().take(APP_NAME_LENGTH_MAX - 11).collect();
+    format!("m-{}-{}", kept.trim_matches('-'), &digits[..8])
+}
+
+/// Who is in flight for one workload, who waits, who serves. Every decision about the workload
+/// rests on this one document.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Slot {
+    pub module_id: ModuleId,
+    pub in_flight: Option<DeploymentId>,
+    pub pending: Option<DeploymentId>,
+    pub serving: Option<Serving>,
+    pub quarantine: Vec<Quarantined>,
+    pub made_at: Timestamp,
+}
+
+/// An image that failed here, and is not deployed again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Quarantined {
+    pub image: String,
+    pub deployment_id: DeploymentId,
+    pub at: Timestamp,
+    pub reason: String,
+}
+
+impl State for Slot {
+    const KIND: &'static str = "slot";
+
+    fn made_at(&self) -> Timestamp {
+        self.made_at
+    }
+}
+
+impl Slot {
+    pub fn new(module_id: ModuleId, now: Timestamp) -> Self {
+        Self { module_id, in_flight: None, pending: None, serving: None, quarantine: Vec::new(), made_at: now }
+    }
+
+    /// The id of a workload's slot.
+    pub fn id(module: &ModuleId) -> String {
+        format!("slot-{}", ids::derive(&["slot", module.as_str()]).simple())
+    }
+
+    pub fn quarantined(&self, image: &str) -> Option<&Quarantined> {
+        self.quarantine.iter().find(|entry| entry.image == image)
+    }
+
+    /// Puts a deployment's image into quarantine, unless it is what serves.
+    pub fn quarantine(&mut self, deployment: &RuntimeDeployment, reason: &str, now: Timestamp) {
+        let image = &deployment.workload.image;
+        let serves = self.serving.as_ref().is_some_and(|serving| serving.image == *image);
+        if serves || self.quarantined(image).is_some() {
+            return;
+        }
+        self.quarantine.push(Quarantined {
+            image: image.clone(),
+            deployment_id: deployment.deployment_id.clone(),
+            at: now,
+            reason: reason.to_owned(),
+        });
+        let excess = self.quarantine.len().saturating_sub(QUARANTINE_MAX);
+        self.quarantine.drain(..excess);
+    }
+}
+
+/// The samples that a gate looked at, kept with its verdict.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GateRecord {
+    pub deployment_id: DeploymentId,
+    pub started_at: Timestamp,
+    pub samples: Vec<Sample>,
+    /// `Running` until it is judged.
+    pub verdict: String,
+    pub reason: Option<String>,
+}
+
+/// Samples that a gate keeps; the oldest go.
+pub const SAMPLES_MAX: usize = 200;
+
+impl State for GateRecord {
+    const KIND: &'static str = "gate";
+
+    fn made_at(&self) -> Timestamp {
+        self.started_at
+    }
+
+    fn ttl_seconds(&self) -> Option<u32> {
+        Some(RETIRED_SECONDS)
+    }
+}
+
+impl GateRecord {
+    pub fn id(deployment: &DeploymentId) -> String {
+        format!("gate-{deployment}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(module: &str) -> String {
+        app_name(&module.parse().unwrap())
+    }
+
+    #[test]
+    fn a_module_that_is_a_good_name_keeps_it() {
+        assert_eq!(name("module-reservations-api"), "reservations-api");
+        assert_eq!(name("billing"), "billing");
+    }
+
+    #[test]
+    fn a_name_that_is_changed_gets_digits_of_its_own() {
+        for module in ["Billing", "billing_api", "9lives", "a--b", "x.y", "module-", "é".repeat(0).as_str().max("-"), &"long".repeat(20)] {
+            let name = name(module);
+            assert!(name.len() <= APP_NAME_LENGTH_MAX, "{name}");
+            assert!(name.starts_with("m-"), "{name}");
+            assert!(!name.contains("--") && !name.ends_with('-'), "{name}");
+        }
+        assert_ne!(name("billing_api"), name("billing.api"));
+    }
+}
