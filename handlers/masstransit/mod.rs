@@ -396,10 +396,11 @@ fn traceparent(values: Named<'_>) -> Option<String> {
 
 /// Whether a text has the form of version 0 of the W3C trace parent, `00-{32}-{16}-{2}` in hex.
 fn is_traceparent(text: &str) -> bool {
-    let parts: Vec<&str> = text.splitn(5, '-').collect();
-    let hex = |part: &str| part.bytes().all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase());
-    matches!(parts.as_slice(), ["00", trace, span, flags]
-        if trace.len() == 32 && span.len() == 16 && flags.len() == 2 && [trace, span, flags].iter().all(|part| hex(part)))
+    const LENGTHS: [usize; 4] = [2, 32, 16, 2];
+    let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    text.starts_with("00-")
+        && text.split('-').map(str::len).eq(LENGTHS)
+        && text.split('-').all(|part| part.bytes().all(hex))
 }
 
 /// A text that may be told to a person: an id, not a document.
