@@ -24,6 +24,7 @@ use futures::StreamExt;
 use serde_json::Value;
 use tokio::time::Instant;
 
+pub(super) use self::long_running::is_at_work;
 pub use self::long_running::{LongRunning, Reply};
 use self::{
     answer::Answer,

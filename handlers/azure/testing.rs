@@ -27,6 +27,8 @@ use crate::local::{certificates::Authority, https, identity::Tokens};
 pub struct Seen {
     pub method: String,
     pub path_and_query: String,
+    /// Host and port that were asked for.
+    pub authority: String,
     pub headers: HeaderMap,
     pub body: Vec<u8>,
 }
@@ -141,7 +143,10 @@ pub fn reply(status: u16, headers: &[(&'static str, String)], body: &Value) -> R
 
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
+    // HTTP/2 has it in the URI, HTTP/1.1 in a header.
+    let host = parts.headers.get("host").map(|host| host.to_str().unwrap().to_owned());
     let seen = Seen {
+        authority: parts.uri.authority().map(ToString::to_string).or(host).unwrap(),
         method: parts.method.to_string(),
         path_and_query: parts.uri.path_and_query().unwrap().to_string(),
         headers: parts.headers,
