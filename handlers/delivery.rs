@@ -324,7 +324,7 @@ fn payload<C: Command>(message: &Message) -> Result<Message<C>, Refusal> {
 }
 
 /// The environment that a payload names, where it cannot be read as a whole.
-fn named_environment(payload: &Value) -> String {
+pub fn named_environment(payload: &Value) -> String {
     payload
         .get("environmentId")
         .and_then(Value::as_str)

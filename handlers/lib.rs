@@ -5,13 +5,24 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
+pub mod azure;
+pub mod config;
+pub mod delivery;
 pub mod envelope;
 pub mod events;
+pub mod functions;
 pub mod ids;
-pub mod masstransit;
-pub mod outcome;
-pub mod ports;
-
-pub mod azure;
+pub mod invocation;
+pub mod ledger;
 #[cfg(feature = "local")]
 pub mod local;
+pub mod masstransit;
+pub mod operations;
+pub mod outbox_relay;
+pub mod outcome;
+pub mod platform;
+pub mod ports;
+pub mod server;
+pub mod services;
+pub mod telemetry;

@@ -1,0 +1,94 @@
+//! What every HTTP function shares: whose request it is, pages, and errors as sentences.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use tracing::error;
+
+use crate::{
+    ids::TenantId,
+    invocation::{HttpAnswer, HttpRequest},
+    outcome::Fault,
+    ports::store::{PAGE_ITEMS_MAX, Page},
+};
+
+/// An answer that is no success.
+#[derive(Debug)]
+pub struct HttpError {
+    pub status: u16,
+    pub code: &'static str,
+    pub message: String,
+}
+
+impl HttpError {
+    pub fn not_found(code: &'static str, message: impl Into<String>) -> Self {
+        Self { status: 404, code, message: message.into() }
+    }
+
+    pub fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
+        Self { status: 400, code, message: message.into() }
+    }
+
+    fn answer(self) -> HttpAnswer {
+        HttpAnswer { status: self.status, body: json!({ "error": { "code": self.code, "message": self.message } }) }
+    }
+}
+
+impl From<Fault> for HttpError {
+    fn from(fault: Fault) -> Self {
+        error!("a request was not answered: {}", fault.chain());
+        Self {
+            status: 503,
+            code: "Unavailable",
+            message: "The state cannot be read right now; try again in a few seconds. The log names the cause.".to_owned(),
+        }
+    }
+}
+
+/// The answer to a request, from what a function found.
+pub fn answer<T: Serialize>(result: Result<T, HttpError>) -> HttpAnswer {
+    let body = result.and_then(|found| {
+        serde_json::to_value(found).map_err(|error| {
+            Fault::Unreadable { doing: "writing an answer".to_owned(), source: error.into() }.into()
+        })
+    });
+    match body {
+        Ok(body) => HttpAnswer { status: 200, body },
+        Err(error) => error.answer(),
+    }
+}
+
+/// The tenant that a request is about: the one place that knows where it comes from.
+///
+/// # Errors
+/// When the header is missing or names no tenant.
+pub fn tenant(request: &HttpRequest) -> Result<TenantId, HttpError> {
+    let Some(text) = request.headers.get("x-cs-tenant-id") else {
+        return Err(HttpError::bad_request("TenantMissing", "The header x-cs-tenant-id is missing; it names the tenant that is asked about."));
+    };
+    let tenant = text.parse::<TenantId>().and_then(TenantId::checked);
+    tenant.map_err(|error| HttpError::bad_request("TenantInvalid", format!("The header x-cs-tenant-id {error}.")))
+}
+
+/// The page that a request asks for.
+pub fn page(request: &HttpRequest) -> Page {
+    let size = request.query.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(PAGE_ITEMS_MAX);
+    Page { after: request.query.get("after").filter(|after| !after.is_empty()).cloned(), ..Page::first(size.max(1)) }
+}
+
+/// A part of a list.
+pub fn list(items: Vec<Value>, next: Option<String>) -> Value {
+    json!({ "items": items, "next": next })
+}
+
+/// The id in the route, where there is one.
+pub fn id(request: &HttpRequest) -> Option<&str> {
+    request.params.get("id").map(String::as_str).filter(|id| !id.is_empty())
+}
+
+/// Filters by those query parameters that are given.
+pub fn equal(request: &HttpRequest, names: &[&str]) -> Vec<(String, String)> {
+    names
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), request.query.get(*name).filter(|value| !value.is_empty())?.clone())))
+        .collect()
+}

@@ -1,0 +1,11 @@
+//! What operators look at, and what the platform does without being told.
+
+pub mod commands;
+pub mod dead_letters;
+pub mod deployments;
+pub mod environments;
+pub mod events;
+pub mod http;
+pub mod operations;
+pub mod plans;
+pub mod resume_operations;

@@ -1,0 +1,5 @@
+//! One folder per name in the design; one file per operation.
+
+pub mod deployment_service;
+pub mod runtime_environment_service;
+pub mod runtime_health_service;
