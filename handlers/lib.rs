@@ -11,6 +11,7 @@ pub mod ids;
 pub mod masstransit;
 pub mod outcome;
 pub mod ports;
+pub mod services;
 
 pub mod azure;
 #[cfg(feature = "local")]

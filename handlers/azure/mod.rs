@@ -1,1 +1,3 @@
 //! Adapters to Azure.
+
+pub mod direct;

@@ -1,0 +1,3 @@
+//! RuntimeEnvironmentService: stands environments up on Azure.
+
+pub mod resources;
