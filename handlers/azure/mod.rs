@@ -13,3 +13,5 @@ pub mod service_bus;
 
 #[cfg(all(test, feature = "local"))]
 mod testing;
+
+

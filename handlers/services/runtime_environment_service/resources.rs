@@ -1,0 +1,610 @@
+//! Renders an environment to the Azure resources that it is made of.
+//!
+//! A pure function of the specification: the same environment always renders to the same ids, so that
+//! provisioning twice makes one. Names are explicit, and unique by a part that is derived from the
+//! tenant and the environment's id; what a person reads in them is decoration.
+//!
+//! Deliberately absent: workloads (the deployment service owns them), a container registry (images
+//! come from wherever they are), secrets (they are bound later), resources of other targets than
+//! Container Apps (no adapter deploys to them, so the command is refused before it comes here).
+//! What a pooled or shared environment gives each tenant is made when the tenant is bound; here the
+//! isolation model is only told, in a tag.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{
+    ids::{EnvironmentId, ProjectId, TenantId, derive},
+    ports::{compute::ComputeTarget, infrastructure::Resource},
+};
+
+/// The API version that each type is written with.
+pub mod api_version {
+    pub const RESOURCE_GROUP: &str = "2024-03-01";
+    pub const WORKSPACE: &str = "2023-09-01";
+    pub const VIRTUAL_NETWORK: &str = "2024-05-01";
+    pub const SUBNET: &str = "2024-05-01";
+    pub const IDENTITY: &str = "2023-01-31";
+    pub const VAULT: &str = "2024-11-01";
+    pub const ROLE_ASSIGNMENT: &str = "2022-04-01";
+    pub const CONTAINER_APPS_ENVIRONMENT: &str = "2026-01-01";
+    pub const DIAGNOSTIC_SETTING: &str = "2021-05-01-preview";
+}
+
+/// Who made a resource, in the tag `cs-managed-by`.
+pub const MANAGED_BY: &str = "runtime-platform";
+
+/// Azure's own role `AcrPull`.
+const ROLE_ACR_PULL: &str = "7f951dda-4ed3-4680-a7ca-43fe172d538d";
+/// Azure's own role `Key Vault Secrets User`.
+const ROLE_KEY_VAULT_SECRETS_USER: &str = "4633458b-17de-408a-b874-0445c86b69e6";
+
+const NETWORK_ADDRESSES: &str = "10.0.0.0/16";
+const SUBNET_ADDRESSES: &str = "10.0.0.0/23";
+/// Log Analytics keeps this many days without extra cost.
+const LOG_RETENTION_DAYS: u32 = 30;
+/// The most that Key Vault allows, and what it takes when nothing is said.
+const VAULT_RETENTION_DAYS: u32 = 90;
+
+/// The longest part of a name that is there for a person to read, in characters.
+const SLUG_LENGTH_MAX: usize = 24;
+
+/// What an environment should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EnvironmentSpec {
+    pub tenant: TenantId,
+    pub project: ProjectId,
+    pub environment_id: EnvironmentId,
+    pub name: String,
+    pub stage: Stage,
+    /// As Azure names it, e.g. `westeurope`.
+    pub region: String,
+    pub isolation_model: IsolationModel,
+    pub compute_targets: Vec<TargetKind>,
+}
+
+/// How near to the customers an environment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    Dev,
+    Test,
+    Staging,
+    Prod,
+}
+
+/// What tenants of an environment share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IsolationModel {
+    /// Nothing: the environment has one tenant. The control plane calls it `dedicated`.
+    #[serde(alias = "dedicated")]
+    Silo,
+    /// The surface, each in a part of its own.
+    Pool,
+    /// Everything but the data.
+    Shared,
+}
+
+/// A surface that workloads run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TargetKind {
+    ContainerApps,
+    AppService,
+    Aks,
+}
+
+impl Stage {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Test => "test",
+            Self::Staging => "staging",
+            Self::Prod => "prod",
+        }
+    }
+}
+
+impl IsolationModel {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Silo => "silo",
+            Self::Pool => "pool",
+            Self::Shared => "shared",
+        }
+    }
+}
+
+impl TargetKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ContainerApps => "container-apps",
+            Self::AppService => "app-service",
+            Self::Aks => "aks",
+        }
+    }
+}
+
+/// The resources of an environment, each after those that it depends on.
+///
+/// `azure_tenant_id` is the directory in Microsoft Entra that the vault trusts.
+pub fn resources(spec: &EnvironmentSpec, subscription_id: &str, azure_tenant_id: &str) -> Vec<Resource> {
+    let place = Place::new(spec, subscription_id);
+    let mut list = vec![
+        place.resource_group(),
+        place.workspace(),
+        place.virtual_network(),
+        place.identity(),
+        place.vault(azure_tenant_id),
+        place.role("vault-secrets-user", "vault", &place.vault_id(), ROLE_KEY_VAULT_SECRETS_USER),
+        place.role("registry-pull", "group", &place.group_id(), ROLE_ACR_PULL),
+    ];
+    if spec.compute_targets.contains(&TargetKind::ContainerApps) {
+        list.extend([place.subnet(), place.container_apps(), place.container_apps_logs()]);
+    }
+    list
+}
+
+/// What provisioning leaves behind for workloads on `kind`.
+pub fn compute_target(spec: &EnvironmentSpec, kind: TargetKind, subscription_id: &str) -> ComputeTarget {
+    let place = Place::new(spec, subscription_id);
+    ComputeTarget {
+        target: kind.as_str().to_owned(),
+        resource_group_id: place.group_id(),
+        host_id: place.host_id(kind),
+        identity_id: place.identity_id(),
+        region: place.location.clone(),
+        tags: place.tags.clone(),
+    }
+}
+
+/// Where an environment is, and how its resources are called.
+struct Place {
+    subscription: String,
+    group: String,
+    /// Twelve hex digits that no other environment of any tenant has. Ids of environments are unique
+    /// in their tenant only, and are shorter.
+    suffix: String,
+    /// Names of vaults are unique in all of Azure, the subscription included.
+    vault: String,
+    location: String,
+    tags: BTreeMap<String, String>,
+}
+
+impl Place {
+    fn new(spec: &EnvironmentSpec, subscription_id: &str) -> Self {
+        let (tenant, environment) = (spec.tenant.as_str(), spec.environment_id.as_str());
+        let suffix = derive(&["azure", tenant, environment]).simple().to_string()[..12].to_owned();
+        let vault = derive(&["azure-vault", subscription_id, tenant, environment]).simple().to_string();
+        Self {
+            subscription: subscription_id.to_owned(),
+            group: format!("rg-{}-{}-{suffix}", slug(tenant), slug(&spec.name)),
+            vault: format!("kv-{}", &vault[..20]),
+            suffix,
+            location: spec.region.replace(' ', "").to_ascii_lowercase(),
+            tags: BTreeMap::from([
+                ("cs-environment-id".to_owned(), environment.to_owned()),
+                ("cs-tenant-id".to_owned(), tenant.to_owned()),
+                ("cs-isolation".to_owned(), spec.isolation_model.as_str().to_owned()),
+                ("cs-managed-by".to_owned(), MANAGED_BY.to_owned()),
+            ]),
+        }
+    }
+
+    fn group_id(&self) -> String {
+        format!("/subscriptions/{}/resourceGroups/{}", self.subscription, self.group)
+    }
+
+    fn id(&self, resource_type: &str, prefix: &str) -> String {
+        format!("{}/providers/{resource_type}/{prefix}-{}", self.group_id(), self.suffix)
+    }
+
+    fn workspace_id(&self) -> String {
+        self.id("Microsoft.OperationalInsights/workspaces", "log")
+    }
+
+    fn network_id(&self) -> String {
+        self.id("Microsoft.Network/virtualNetworks", "vnet")
+    }
+
+    fn subnet_id(&self) -> String {
+        format!("{}/subnets/container-apps", self.network_id())
+    }
+
+    fn identity_id(&self) -> String {
+        self.id("Microsoft.ManagedIdentity/userAssignedIdentities", "id")
+    }
+
+    fn vault_id(&self) -> String {
+        format!("{}/providers/Microsoft.KeyVault/vaults/{}", self.group_id(), self.vault)
+    }
+
+    fn host_id(&self, kind: TargetKind) -> String {
+        match kind {
+            TargetKind::ContainerApps => self.id("Microsoft.App/managedEnvironments", "cae"),
+            TargetKind::AppService => self.id("Microsoft.Web/serverfarms", "plan"),
+            TargetKind::Aks => self.id("Microsoft.ContainerService/managedClusters", "aks"),
+        }
+    }
+
+    fn located(&self, properties: Value) -> Value {
+        json!({ "location": self.location, "tags": self.tags, "properties": properties })
+    }
+
+    fn resource_group(&self) -> Resource {
+        Resource {
+            key: "group".into(),
+            resource_type: "Microsoft.Resources/resourceGroups".into(),
+            api_version: api_version::RESOURCE_GROUP.into(),
+            id: self.group_id(),
+            body: json!({ "location": self.location, "tags": self.tags }),
+            depends_on: Vec::new(),
+            immutable: texts(&["/location"]),
+        }
+    }
+
+    fn workspace(&self) -> Resource {
+        Resource {
+            key: "workspace".into(),
+            resource_type: "Microsoft.OperationalInsights/workspaces".into(),
+            api_version: api_version::WORKSPACE.into(),
+            id: self.workspace_id(),
+            body: self
+                .located(json!({ "sku": { "name": "PerGB2018" }, "retentionInDays": LOG_RETENTION_DAYS })),
+            depends_on: texts(&["group"]),
+            immutable: texts(&["/location"]),
+        }
+    }
+
+    /// The subnet is a resource of its own. A PUT of the network that does not mention subnets leaves
+    /// them alone.
+    fn virtual_network(&self) -> Resource {
+        Resource {
+            key: "network".into(),
+            resource_type: "Microsoft.Network/virtualNetworks".into(),
+            api_version: api_version::VIRTUAL_NETWORK.into(),
+            id: self.network_id(),
+            body: self.located(json!({ "addressSpace": { "addressPrefixes": [NETWORK_ADDRESSES] } })),
+            depends_on: texts(&["group"]),
+            immutable: texts(&["/location"]),
+        }
+    }
+
+    fn subnet(&self) -> Resource {
+        Resource {
+            key: "subnet".into(),
+            resource_type: "Microsoft.Network/virtualNetworks/subnets".into(),
+            api_version: api_version::SUBNET.into(),
+            id: self.subnet_id(),
+            body: json!({ "properties": {
+                "addressPrefix": SUBNET_ADDRESSES,
+                "delegations": [{
+                    "name": "container-apps",
+                    "properties": { "serviceName": "Microsoft.App/environments" },
+                }],
+            } }),
+            depends_on: texts(&["network"]),
+            immutable: texts(&["/properties/addressPrefix"]),
+        }
+    }
+
+    fn identity(&self) -> Resource {
+        Resource {
+            key: "identity".into(),
+            resource_type: "Microsoft.ManagedIdentity/userAssignedIdentities".into(),
+            api_version: api_version::IDENTITY.into(),
+            id: self.identity_id(),
+            body: json!({ "location": self.location, "tags": self.tags }),
+            depends_on: texts(&["group"]),
+            immutable: texts(&["/location"]),
+        }
+    }
+
+    fn vault(&self, azure_tenant_id: &str) -> Resource {
+        Resource {
+            key: "vault".into(),
+            resource_type: "Microsoft.KeyVault/vaults".into(),
+            api_version: api_version::VAULT.into(),
+            id: self.vault_id(),
+            body: self.located(json!({
+                "tenantId": azure_tenant_id,
+                "sku": { "family": "A", "name": "standard" },
+                "enableRbacAuthorization": true,
+                "enableSoftDelete": true,
+                "softDeleteRetentionInDays": VAULT_RETENTION_DAYS,
+                "enablePurgeProtection": true,
+            })),
+            depends_on: texts(&["group"]),
+            immutable: texts(&["/location", "/properties/tenantId", "/properties/softDeleteRetentionInDays"]),
+        }
+    }
+
+    /// Gives the environment's identity a role at `scope`, the id of the resource `at`. Its name comes
+    /// from the identity's id, since the principal is known only once the identity is there.
+    fn role(&self, key: &str, at: &str, scope: &str, role: &str) -> Resource {
+        let identity = self.identity_id();
+        let name =
+            derive(&["role-assignment", &scope.to_ascii_lowercase(), role, &identity.to_ascii_lowercase()]);
+        Resource {
+            key: key.into(),
+            resource_type: "Microsoft.Authorization/roleAssignments".into(),
+            api_version: api_version::ROLE_ASSIGNMENT.into(),
+            id: format!("{scope}/providers/Microsoft.Authorization/roleAssignments/{name}"),
+            body: json!({ "properties": {
+                "roleDefinitionId": format!(
+                    "/subscriptions/{}/providers/Microsoft.Authorization/roleDefinitions/{role}",
+                    self.subscription
+                ),
+                "principalId": "${identity.properties.principalId}",
+                "principalType": "ServicePrincipal",
+            } }),
+            depends_on: texts(&[at, "identity"]),
+            immutable: texts(&["/properties/roleDefinitionId", "/properties/principalId"]),
+        }
+    }
+
+    /// A delegated subnet goes with workload profiles, so there is one, and it costs nothing idle.
+    /// Logs go through Azure Monitor: the other destination wants the workspace's shared key, and a
+    /// key that nobody reads cannot leak.
+    fn container_apps(&self) -> Resource {
+        Resource {
+            key: "container-apps".into(),
+            resource_type: "Microsoft.App/managedEnvironments".into(),
+            api_version: api_version::CONTAINER_APPS_ENVIRONMENT.into(),
+            id: self.host_id(TargetKind::ContainerApps),
+            body: self.located(json!({
+                "vnetConfiguration": { "infrastructureSubnetId": self.subnet_id(), "internal": false },
+                "appLogsConfiguration": { "destination": "azure-monitor" },
+                "workloadProfiles": [{ "name": "Consumption", "workloadProfileType": "Consumption" }],
+            })),
+            depends_on: texts(&["group", "subnet"]),
+            immutable: texts(&[
+                "/location",
+                "/properties/vnetConfiguration/infrastructureSubnetId",
+                "/properties/vnetConfiguration/internal",
+            ]),
+        }
+    }
+
+    fn container_apps_logs(&self) -> Resource {
+        Resource {
+            key: "container-apps-logs".into(),
+            resource_type: "Microsoft.Insights/diagnosticSettings".into(),
+            api_version: api_version::DIAGNOSTIC_SETTING.into(),
+            id: format!(
+                "{}/providers/Microsoft.Insights/diagnosticSettings/cs-logs",
+                self.host_id(TargetKind::ContainerApps)
+            ),
+            body: json!({ "properties": {
+                "workspaceId": self.workspace_id(),
+                "logs": [
+                    { "category": "ContainerAppConsoleLogs", "enabled": true },
+                    { "category": "ContainerAppSystemLogs", "enabled": true },
+                ],
+                "metrics": [{ "category": "AllMetrics", "enabled": true }],
+            } }),
+            depends_on: texts(&["container-apps", "workspace"]),
+            immutable: Vec::new(),
+        }
+    }
+}
+
+fn texts(list: &[&str]) -> Vec<String> {
+    list.iter().map(|&text| text.to_owned()).collect()
+}
+
+/// What is left of a text when it has to be part of a name in Azure: lower-case letters, digits and
+/// single hyphens between them.
+fn slug(text: &str) -> String {
+    let mut slug = String::new();
+    for character in text.chars().map(|character| character.to_ascii_lowercase()) {
+        if slug.len() == SLUG_LENGTH_MAX {
+            break;
+        }
+        if character.is_ascii_alphanumeric() {
+            slug.push(character);
+        } else if !slug.is_empty() && !slug.ends_with('-') {
+            slug.push('-');
+        }
+    }
+    let kept = slug.trim_end_matches('-');
+    if kept.is_empty() { "x".to_owned() } else { kept.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const SUBSCRIPTION: &str = "11111111-2222-3333-4444-555555555555";
+    const DIRECTORY: &str = "99999999-8888-7777-6666-555555555555";
+
+    fn spec(tenant: &str, name: &str) -> EnvironmentSpec {
+        let (tenant, project): (TenantId, ProjectId) = (tenant.parse().unwrap(), "proj".parse().unwrap());
+        EnvironmentSpec {
+            environment_id: EnvironmentId::derived(&tenant, &project, name, 0),
+            tenant,
+            project,
+            name: name.to_owned(),
+            stage: Stage::Dev,
+            region: "West Europe".to_owned(),
+            isolation_model: IsolationModel::Silo,
+            compute_targets: vec![TargetKind::ContainerApps],
+        }
+    }
+
+    fn rendered() -> Vec<Resource> {
+        resources(&spec("connectsoft", "booking-dev"), SUBSCRIPTION, DIRECTORY)
+    }
+
+    fn named(key: &str) -> Resource {
+        rendered().into_iter().find(|resource| resource.key == key).unwrap()
+    }
+
+    fn last(id: &str) -> &str {
+        id.rsplit('/').next().unwrap()
+    }
+
+    #[test]
+    fn every_resource_comes_after_those_that_it_depends_on() {
+        let mut seen = BTreeSet::new();
+        for resource in rendered() {
+            assert!(resource.depends_on.iter().all(|key| seen.contains(key)), "{}", resource.key);
+            assert!(seen.insert(resource.key.clone()), "{} is there twice", resource.key);
+        }
+        let keys: Vec<_> = rendered().into_iter().map(|resource| resource.key).collect();
+        assert_eq!(
+            keys,
+            [
+                "group",
+                "workspace",
+                "network",
+                "identity",
+                "vault",
+                "vault-secrets-user",
+                "registry-pull",
+                "subnet",
+                "container-apps",
+                "container-apps-logs",
+            ]
+        );
+    }
+
+    #[test]
+    fn every_resource_has_an_api_version_and_an_id_under_the_environments_group() {
+        let group = named("group").id;
+        for resource in rendered() {
+            let (date, rest) = resource.api_version.split_at(10);
+            assert!(date.parse::<jiff::civil::Date>().is_ok(), "{}", resource.api_version);
+            assert!(rest.is_empty() || rest == "-preview", "{}", resource.api_version);
+            assert!(resource.id.starts_with(&group), "{}", resource.id);
+        }
+    }
+
+    #[test]
+    fn what_can_carry_tags_says_whose_it_is() {
+        for resource in rendered().iter().filter(|resource| resource.body.get("location").is_some()) {
+            assert_eq!(resource.body["location"], "westeurope");
+            assert_eq!(
+                resource.body["tags"],
+                json!({
+                    "cs-environment-id": spec("connectsoft", "booking-dev").environment_id,
+                    "cs-isolation": "silo",
+                    "cs-managed-by": "runtime-platform",
+                    "cs-tenant-id": "connectsoft",
+                })
+            );
+        }
+    }
+
+    #[test]
+    fn names_stay_within_azures_limits_whatever_the_ids_are() {
+        let long = "x".repeat(128);
+        for (tenant, name) in [("a", "b"), ("Tenant / 1", "_ _"), (&long, &long)] {
+            let list = resources(&spec(tenant, name), SUBSCRIPTION, DIRECTORY);
+            let name_of = |key: &str| {
+                let resource = list.iter().find(|resource| resource.key == key).unwrap();
+                last(&resource.id).to_owned()
+            };
+            let plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+            for (key, longest) in [
+                ("group", 90),
+                ("workspace", 63),
+                ("network", 64),
+                ("identity", 128),
+                ("vault", 24),
+                ("container-apps", 32),
+            ] {
+                let name = name_of(key);
+                assert!(plain(&name) && name.len() <= longest && !name.contains("--"), "{key}: {name}");
+                assert!(name.len() >= 4 && !name.ends_with('-'), "{key}: {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn two_environments_share_no_name_even_where_their_ids_are_alike() {
+        let one = spec("a", "dev");
+        let other = EnvironmentSpec { tenant: "b".parse().unwrap(), ..one.clone() };
+        let ids = |spec| resources(spec, SUBSCRIPTION, DIRECTORY).into_iter().map(|resource| resource.id);
+        let (one, other): (BTreeSet<_>, BTreeSet<_>) = (ids(&one).collect(), ids(&other).collect());
+        assert!(one.is_disjoint(&other));
+        let vaults = |ids: BTreeSet<String>| {
+            ids.into_iter().filter(|id| id.contains("/vaults/kv-")).map(|id| last(&id).to_owned()).min()
+        };
+        assert_ne!(vaults(one), vaults(other));
+    }
+
+    #[test]
+    fn the_vault_cannot_be_purged_and_knows_roles_only() {
+        assert_eq!(
+            named("vault").body["properties"],
+            json!({
+                "tenantId": DIRECTORY,
+                "sku": { "family": "A", "name": "standard" },
+                "enableRbacAuthorization": true,
+                "enableSoftDelete": true,
+                "softDeleteRetentionInDays": 90,
+                "enablePurgeProtection": true,
+            })
+        );
+    }
+
+    #[test]
+    fn a_role_assignment_is_named_by_scope_role_and_identity() {
+        let (vault, group) = (named("vault-secrets-user"), named("registry-pull"));
+        assert_ne!(last(&vault.id), last(&group.id));
+        assert!(uuid::Uuid::try_parse(last(&vault.id)).is_ok());
+        assert!(vault.id.starts_with(&named("vault").id));
+        assert_eq!(vault.depends_on, ["vault", "identity"]);
+        assert_eq!(vault.body["properties"]["principalId"], "${identity.properties.principalId}");
+        assert_eq!(named("vault-secrets-user"), vault);
+    }
+
+    #[test]
+    fn no_resource_asks_for_a_key() {
+        for resource in rendered() {
+            assert!(
+                !resource.body.to_string().to_ascii_lowercase().contains("sharedkey"),
+                "{}",
+                resource.key
+            );
+        }
+    }
+
+    #[test]
+    fn without_container_apps_there_is_nothing_of_it() {
+        let spec = EnvironmentSpec { compute_targets: vec![TargetKind::Aks], ..spec("a", "dev") };
+        assert!(
+            resources(&spec, SUBSCRIPTION, DIRECTORY)
+                .iter()
+                .all(|resource| !resource.id.contains("Microsoft.App/"))
+        );
+    }
+
+    #[test]
+    fn workloads_find_what_was_provisioned() {
+        let target =
+            compute_target(&spec("connectsoft", "booking-dev"), TargetKind::ContainerApps, SUBSCRIPTION);
+        assert_eq!(
+            (target.target.as_str(), &target.resource_group_id, &target.host_id, &target.identity_id),
+            ("container-apps", &named("group").id, &named("container-apps").id, &named("identity").id)
+        );
+        assert_eq!(target.region, "westeurope");
+        assert_eq!(target.tags["cs-tenant-id"], "connectsoft");
+    }
+
+    #[test]
+    fn dedicated_is_another_word_for_silo() {
+        let read = |text: &str| serde_json::from_str::<IsolationModel>(text);
+        assert_eq!(read("\"dedicated\"").unwrap(), IsolationModel::Silo);
+        assert_eq!(serde_json::to_string(&IsolationModel::Silo).unwrap(), "\"silo\"");
+        assert!(read("\"Silo\"").is_err());
+        assert_eq!(serde_json::to_string(&TargetKind::AppService).unwrap(), "\"app-service\"");
+    }
+}
