@@ -57,6 +57,11 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("false"),
     },
     Setting {
+        name: "PROBE_PRIVATE",
+        meaning: "`true`: health probes may ask private addresses, as an internal Container Apps environment has.",
+        default: Some("false"),
+    },
+    Setting {
         name: "LOG_LEVEL",
         meaning: "`error`, `warn`, `info`, `debug` or `trace`.",
         default: Some("info"),
@@ -82,6 +87,7 @@ pub struct Config {
     pub additional_root: Option<PathBuf>,
     pub resolve_localhost: bool,
     pub probe_loopback: bool,
+    pub probe_private: bool,
     pub log_level: LevelFilter,
 }
 
@@ -175,6 +181,7 @@ impl Config {
             additional_root: (!root.is_empty()).then(|| root.into()),
             resolve_localhost: reader.choice("RESOLVE_LOCALHOST", &flag),
             probe_loopback: reader.choice("PROBE_LOOPBACK", &flag),
+            probe_private: reader.choice("PROBE_PRIVATE", &flag),
             log_level: reader.choice(
                 "LOG_LEVEL",
                 &[

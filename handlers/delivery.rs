@@ -318,8 +318,20 @@ fn payload<C: Command>(message: &Message) -> Result<Message<C>, Refusal> {
         Ok(payload) => Ok(message.with(payload)),
         Err(error) => Err(Refusal::new(
             ReasonCode::InvalidPayload,
-            format!("payload.{}: {}. Correct the field and send the command with a new eventId.", error.path(), error.inner()),
+            format!(
+                "payload.{}: {}. Correct the field and send the command with a new eventId.",
+                error.path(),
+                without_values(&error.inner().to_string())
+            ),
         )),
+    }
+}
+
+/// What a reader says of a field, without what the field holds: it may be something to keep.
+fn without_values(problem: &str) -> String {
+    match problem.split_once(", expected ") {
+        Some((_, expected)) => format!("it must be {expected}"),
+        None => problem.to_owned(),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     delivery::{Command, Decision, Message, Refusal},
     events::{CommandOutcome, Event, ReasonCode, RuntimeCommandCompleted, RuntimeCommandFailed, CompletionOutcome, RuntimeEnvironmentProvisioned},
     ids::{Cause, EnvironmentId, PlanId, ProjectId},
-    ledger::{Commit, Ledger, Loaded, NewEvent},
+    ledger::{Commit, Loaded, NewEvent},
     operations::{self, GiveUp, Kind, NewOperation, Operation, Step, Then},
     outcome::Fault,
     platform::Platform,
@@ -235,7 +235,7 @@ fn validate(wanted: &ProvisionEnvironment) -> Result<(), Refusal> {
     match wanted.compute_targets.iter().find(|target| **target != TargetKind::ContainerApps) {
         Some(target) => Err(Refusal::new(
             ReasonCode::NotSupported,
-            format!("payload.computeTargets: `{target}` cannot be provisioned yet; use `container-apps`."),
+            format!("payload.computeTargets: `{}` cannot be provisioned yet; use `container-apps`.", target.as_str()),
         )),
         None => Ok(()),
     }
@@ -480,11 +480,11 @@ fn provisioned_event(environment: &RuntimeEnvironment, now: Timestamp) -> Event 
     Event::RuntimeEnvironmentProvisioned(RuntimeEnvironmentProvisioned {
         environment_id: environment.environment_id.clone(),
         name: environment.name.clone(),
-        stage: environment.stage.to_string(),
+        stage: environment.stage.as_str().to_owned(),
         region: environment.region.clone(),
-        isolation_model: environment.isolation_model.to_string(),
+        isolation_model: environment.isolation_model.as_str().to_owned(),
         pulumi_stack_ref: None,
-        compute_targets: environment.compute_targets.iter().map(ToString::to_string).collect(),
+        compute_targets: environment.compute_targets.iter().map(|target| target.as_str().to_owned()).collect(),
         provisioned_at: environment.provisioned_at.unwrap_or(now),
     })
 }

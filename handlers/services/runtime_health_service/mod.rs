@@ -1,3 +1,2 @@
-//! RuntimeHealthService: says whether a workload is well, and whether a new revision may take traffic.
-
+//! x
 pub mod health_gate;
