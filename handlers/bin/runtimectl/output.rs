@@ -12,6 +12,9 @@ use serde_json::Value;
 
 use crate::failure::Failure;
 
+/// Spaces between two columns of a table.
+const COLUMN_GAP: u16 = 2;
+
 /// How a word is coloured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tint {
@@ -81,7 +84,7 @@ impl Out {
         painted(self.note_colours, tint, text)
     }
 
-    /// A table, one line a row: ruled on a terminal, plain columns elsewhere.
+    /// A table, one line a row: plain columns, with a bold header and coloured statuses on a terminal.
     ///
     /// # Errors
     /// As [`Out::line`].
@@ -94,36 +97,36 @@ impl Out {
 
     fn grid_lines(&self, grid: &Grid) -> Vec<String> {
         let mut table = Table::new();
-        table.load_style(if self.terminal { presets::UTF8_HORIZONTAL_ONLY } else { presets::NOTHING });
+        table.load_style(presets::NOTHING);
         table.set_content_arrangement(ContentArrangement::Disabled);
         table.set_header(grid.header.iter().copied());
         for row in &grid.rows {
             // A cell is one line: what would break it is written as a space.
             table.add_row(row.iter().map(|cell| cell.replace(['\n', '\r', '\t'], " ")));
         }
-        let mut row = grid.rows.iter().peekable();
-        let mut lines = Vec::with_capacity(grid.rows.len() + 4);
-        for line in table.to_string().lines() {
-            let line = line.trim_end();
-            let status = grid.status.zip(row.peek()).map(|(column, row)| row[column].as_str());
-            let first = row.peek().and_then(|row| row.first());
-            if first.is_some_and(|first| line.trim_start().starts_with(first.as_str()))
-                && !is_header(line, grid)
-            {
-                row.next();
-                lines.push(match status.filter(|status| !status.is_empty()) {
-                    Some(status) => line.replacen(status, &self.paint(tint_of(status), status), 1),
-                    None => line.to_owned(),
-                });
-            } else {
-                lines.push(if is_header(line, grid) {
-                    self.paint(Tint::Bold, line)
-                } else {
-                    line.to_owned()
-                });
-            }
+        for column in table.column_iter_mut() {
+            column.set_padding((0, COLUMN_GAP));
         }
-        lines
+        let widths = table.column_max_content_widths();
+        let status = grid.status.map(|column| {
+            let before = widths[..column].iter().map(|width| usize::from(width + COLUMN_GAP)).sum::<usize>();
+            (before, usize::from(widths[column]))
+        });
+        let text = table.to_string();
+        let lines = text.lines().map(str::trim_end).enumerate();
+        lines.map(|(at, line)| self.grid_line(line, if at == 0 { None } else { status }, at == 0)).collect()
+    }
+
+    /// One line of a table, with what stands at `status` (where, how wide) in its colour.
+    fn grid_line(&self, line: &str, status: Option<(usize, usize)>, header: bool) -> String {
+        if header {
+            return self.paint(Tint::Bold, line);
+        }
+        let Some((from, width)) = status else { return line.to_owned() };
+        let before = line.chars().take(from).collect::<String>();
+        let word = line.chars().skip(from).take(width).collect::<String>();
+        let after = line.chars().skip(from + width).collect::<String>();
+        format!("{before}{}{after}", self.paint(tint_of(word.trim_end()), &word))
     }
 
     /// `value` as indented JSON.
@@ -143,10 +146,6 @@ impl Out {
             .map_err(|error| Failure::failed("Cannot write this as YAML").because(&error))?;
         self.line(text.trim_end())
     }
-}
-
-fn is_header(line: &str, grid: &Grid) -> bool {
-    grid.header.first().is_some_and(|first| line.trim_start().starts_with(first))
 }
 
 fn painted(colours: bool, tint: Tint, text: &str) -> String {
@@ -252,11 +251,17 @@ mod tests {
         };
         assert_eq!(
             Out::plain().grid_lines(&grid),
-            [" DEPLOYMENT  STATUS", " dep-1       Completed", " dep-2       two lines"]
+            ["DEPLOYMENT  STATUS", "dep-1       Completed", "dep-2       two lines"]
         );
         let terminal = Out { terminal: true, note_terminal: true, colours: true, note_colours: true };
-        let lines = terminal.grid_lines(&grid);
-        assert!(lines.iter().any(|line| line.contains("\u{1b}[32mCompleted\u{1b}[0m")), "{lines:?}");
+        assert_eq!(
+            terminal.grid_lines(&grid),
+            [
+                "\u{1b}[1mDEPLOYMENT  STATUS\u{1b}[0m",
+                "dep-1       \u{1b}[32mCompleted\u{1b}[0m",
+                "dep-2       \u{1b}[33mtwo lines\u{1b}[0m"
+            ]
+        );
     }
 
     #[test]

@@ -73,7 +73,8 @@ async fn read(file: &Path) -> Result<String, Failure> {
     let path = file.to_owned();
     let reading = tokio::task::spawn_blocking(move || {
         let mut bytes = Vec::new();
-        let input: Box<dyn Read> = if standard { Box::new(io::stdin()) } else { Box::new(fs::File::open(path)?) };
+        let input: Box<dyn Read> =
+            if standard { Box::new(io::stdin()) } else { Box::new(fs::File::open(path)?) };
         input.take(INPUT_BYTES_MAX + 1).read_to_end(&mut bytes).map(|_| bytes)
     });
     let read = reading.await.unwrap_or_else(|error| Err(io::Error::other(error)));
