@@ -7,7 +7,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::ids::{CorrelationId, EventId, ModuleId, ProjectId, TenantId, TraceId};
+use crate::{
+    events::Event,
+    ids::{CorrelationId, EventId, ModuleId, ProjectId, TenantId, TraceId},
+};
 
 /// A command or an event, around its payload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +54,27 @@ impl<P> Envelope<P> {
     }
 }
 
+impl<P> Envelope<P> {
+    /// The envelope of an event that this message brings about: tenant, project, module, trace and
+    /// correlation are carried on, and this message is the cause.
+    pub fn brings_about(&self, event_id: EventId, event: &Event, occurred_at: Timestamp) -> Envelope<Value> {
+        Envelope {
+            event_id,
+            event_type: event.event_type().to_owned(),
+            causation_id: Some(self.event_id.to_string()),
+            occurred_at,
+            ..self.with(event.payload())
+        }
+    }
+}
+
+impl Envelope<Value> {
+    /// The envelope as it is published, byte for byte.
+    pub fn canonical(&self) -> String {
+        serde_json::to_string(self).expect("texts and JSON values always serialise")
+    }
+}
+
 /// Whole seconds on the way out; anything of RFC 3339 on the way in.
 pub mod whole_seconds {
     use jiff::{Timestamp, Unit};
@@ -71,7 +95,7 @@ pub mod whole_seconds {
     /// must not seem to happen later than it did.
     pub fn text(at: Timestamp) -> String {
         let whole = at
-            .round(jiff::TimestampRound::new().smallest(Unit::Second).mode(jiff::RoundMode::Trunc))
+            .round(jiff::TimestampRound::new().smallest(Unit::Second).mode(jiff::RoundMode::Floor))
             .unwrap_or(at);
         whole.to_string()
     }

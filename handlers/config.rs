@@ -1,0 +1,235 @@
+//! Settings: read once at start, and all that is wrong with them said in one message.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use tracing::level_filters::LevelFilter;
+
+use crate::{azure::credential::CredentialKind, masstransit::WireFormat};
+
+/// One setting of the app.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    pub name: &'static str,
+    /// What it is for, its values and units.
+    pub meaning: &'static str,
+    /// What holds where it is not set; none where it must be.
+    pub default: Option<&'static str>,
+}
+
+/// Every setting that the handler reads.
+pub const SETTINGS: &[Setting] = &[
+    Setting { name: "STORE", meaning: "Where state is kept: `sqlite:` and a file.", default: None },
+    Setting {
+        name: "SERVICE_BUS_ENDPOINT",
+        meaning: "The namespace's REST endpoint, e.g. `https://ns.servicebus.windows.net`.",
+        default: None,
+    },
+    Setting {
+        name: "RESOURCE_MANAGER_ENDPOINT",
+        meaning: "Azure Resource Manager.",
+        default: Some("https://management.azure.com"),
+    },
+    Setting { name: "AZURE_SUBSCRIPTION_ID", meaning: "The subscription that environments are made in.", default: None },
+    Setting { name: "AZURE_DIRECTORY_ID", meaning: "The directory (Entra tenant) of that subscription.", default: None },
+    Setting {
+        name: "AZURE_CREDENTIAL",
+        meaning: "How to get tokens: `managed`, `workload` or `cli`.",
+        default: Some("managed"),
+    },
+    Setting {
+        name: "WIRE_FORMAT",
+        meaning: "How events are published: `masstransit`, or `raw` for the canonical envelope alone.",
+        default: Some("masstransit"),
+    },
+    Setting {
+        name: "ADDITIONAL_ROOT_CERTIFICATE",
+        meaning: "A PEM file with a root certificate to trust besides the system's; empty for none.",
+        default: Some(""),
+    },
+    Setting {
+        name: "RESOLVE_LOCALHOST",
+        meaning: "`true`: names under `localhost` are this machine, whatever the resolver says.",
+        default: Some("false"),
+    },
+    Setting {
+        name: "PROBE_LOOPBACK",
+        meaning: "`true`: health probes may ask loopback addresses, as they must on one machine.",
+        default: Some("false"),
+    },
+    Setting {
+        name: "LOG_LEVEL",
+        meaning: "`error`, `warn`, `info`, `debug` or `trace`.",
+        default: Some("info"),
+    },
+];
+
+/// Where state is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreSetting {
+    Sqlite(PathBuf),
+}
+
+/// The settings, read.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub store: StoreSetting,
+    pub service_bus_endpoint: String,
+    pub resource_manager_endpoint: String,
+    pub subscription_id: String,
+    pub directory_id: String,
+    pub credential: CredentialKind,
+    pub wire_format: WireFormat,
+    pub additional_root: Option<PathBuf>,
+    pub resolve_localhost: bool,
+    pub probe_loopback: bool,
+    pub log_level: LevelFilter,
+}
+
+/// All that is wrong with the settings, one sentence each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(pub Vec<String>);
+
+impl std::fmt::Display for ConfigError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} of the settings cannot be used", self.0.len())?;
+        for problem in &self.0 {
+            write!(formatter, "; {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Reads settings and collects what is wrong with them.
+struct Reader<'a> {
+    given: &'a BTreeMap<String, String>,
+    problems: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn text(&mut self, name: &'static str) -> String {
+        let setting = SETTINGS.iter().find(|setting| setting.name == name).expect("every setting is in the list");
+        match (self.given.get(name), setting.default) {
+            (Some(value), _) if !value.trim().is_empty() => value.trim().to_owned(),
+            (_, Some(default)) => default.to_owned(),
+            (_, None) => {
+                self.problems.push(format!("`{name}` is not set. {}", setting.meaning));
+                String::new()
+            }
+        }
+    }
+
+    /// A setting with few values. Where the value is none of them, the first stands in until the
+    /// problems are reported.
+    fn choice<T: Clone>(&mut self, name: &'static str, choices: &[(&str, T)]) -> T {
+        let value = self.text(name);
+        if let Some((_, choice)) = choices.iter().find(|(text, _)| *text == value) {
+            return choice.clone();
+        }
+        let known = choices.iter().map(|(text, _)| format!("`{text}`")).collect::<Vec<_>>().join(", ");
+        self.problems.push(format!("`{name}` is `{value}`; it is one of {known}"));
+        choices[0].1.clone()
+    }
+
+    fn endpoint(&mut self, name: &'static str) -> String {
+        let value = self.text(name);
+        let is_https = url::Url::parse(&value).is_ok_and(|url| url.scheme() == "https" && url.has_host());
+        if !value.is_empty() && !is_https {
+            self.problems.push(format!("`{name}` is `{value}`; it must be an https address: tokens are sent to it"));
+        }
+        value.trim_end_matches('/').to_owned()
+    }
+}
+
+impl Config {
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// All that is wrong with them, at once.
+    pub fn read(given: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        let mut reader = Reader { given, problems: Vec::new() };
+        let flag = [("false", false), ("true", true)];
+        let store = reader.text("STORE");
+        let path = store.strip_prefix("sqlite:").unwrap_or_default().to_owned();
+        if !store.is_empty() && path.is_empty() {
+            reader.problems.push(format!("`STORE` is `{store}`; it is `sqlite:` and a file"));
+        }
+        let root = reader.text("ADDITIONAL_ROOT_CERTIFICATE");
+        let config = Self {
+            store: StoreSetting::Sqlite(path.into()),
+            service_bus_endpoint: reader.endpoint("SERVICE_BUS_ENDPOINT"),
+            resource_manager_endpoint: reader.endpoint("RESOURCE_MANAGER_ENDPOINT"),
+            subscription_id: reader.text("AZURE_SUBSCRIPTION_ID"),
+            directory_id: reader.text("AZURE_DIRECTORY_ID"),
+            credential: reader.choice(
+                "AZURE_CREDENTIAL",
+                &[
+                    ("managed", CredentialKind::Managed),
+                    ("workload", CredentialKind::Workload),
+                    ("cli", CredentialKind::Cli),
+                ],
+            ),
+            wire_format: reader
+                .choice("WIRE_FORMAT", &[("masstransit", WireFormat::MassTransit), ("raw", WireFormat::Raw)]),
+            additional_root: (!root.is_empty()).then(|| root.into()),
+            resolve_localhost: reader.choice("RESOLVE_LOCALHOST", &flag),
+            probe_loopback: reader.choice("PROBE_LOOPBACK", &flag),
+            log_level: reader.choice(
+                "LOG_LEVEL",
+                &[
+                    ("info", LevelFilter::INFO),
+                    ("error", LevelFilter::ERROR),
+                    ("warn", LevelFilter::WARN),
+                    ("debug", LevelFilter::DEBUG),
+                    ("trace", LevelFilter::TRACE),
+                ],
+            ),
+        };
+        if reader.problems.is_empty() { Ok(config) } else { Err(ConfigError(reader.problems)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn everything_wrong_is_said_at_once() {
+        let error = Config::read(&settings(&[
+            ("STORE", "mysql:x"),
+            ("SERVICE_BUS_ENDPOINT", "http://plain"),
+            ("AZURE_SUBSCRIPTION_ID", "s"),
+            ("WIRE_FORMAT", "xml"),
+        ]))
+        .unwrap_err();
+        assert_eq!(
+            error.0,
+            [
+                "`STORE` is `mysql:x`; it is `sqlite:` and a file",
+                "`SERVICE_BUS_ENDPOINT` is `http://plain`; it must be an https address: tokens are sent to it",
+                "`AZURE_DIRECTORY_ID` is not set. The directory (Entra tenant) of that subscription.",
+                "`WIRE_FORMAT` is `xml`; it is one of `masstransit`, `raw`",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_not_set_has_a_default() {
+        let config = Config::read(&settings(&[
+            ("STORE", "sqlite:/data/store.db"),
+            ("SERVICE_BUS_ENDPOINT", "https://ns.servicebus.windows.net/"),
+            ("AZURE_SUBSCRIPTION_ID", "s"),
+            ("AZURE_DIRECTORY_ID", "d"),
+        ]))
+        .unwrap();
+        assert_eq!(config.store, StoreSetting::Sqlite("/data/store.db".into()));
+        assert_eq!(config.service_bus_endpoint, "https://ns.servicebus.windows.net");
+        assert_eq!(config.resource_manager_endpoint, "https://management.azure.com");
+        assert!(!config.probe_loopback);
+    }
+}

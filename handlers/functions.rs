@@ -1,0 +1,156 @@
+//! Every function, one line each: routes and every `functions/<Name>/function.json` come from here.
+
+use std::{future::Future, pin::Pin};
+
+use serde_json::{Value, json};
+
+use crate::{
+    admin,
+    delivery::{self, Command},
+    events,
+    invocation::{HttpAnswer, HttpRequest, QueueMessage, REQUEST, RESPONSE, TRIGGER},
+    operations, outbox_relay,
+    outcome::Fault,
+    platform::Platform,
+    services::{
+        deployment_service::{deploy::Deploy, rollback_deployment::RollbackDeployment},
+        runtime_environment_service::provision_environment::ProvisionEnvironment,
+    },
+};
+
+/// The setting that names the Service Bus connection.
+pub const SERVICE_BUS_CONNECTION: &str = "ServiceBus";
+
+/// All functions of the app.
+pub fn all() -> Vec<Function> {
+    vec![
+        // Commands, each with a queue of its own name.
+        command::<ProvisionEnvironment>(),
+        command::<Deploy>(),
+        command::<RollbackDeployment>(),
+        // What the platform tells itself.
+        queue("ContinueOperation", operations::TICKS, |platform, message| {
+            Box::pin(async move { delivery::tick(&platform, &message).await })
+        }),
+        queue("Redeliveries", delivery::REDELIVERIES, |platform, message| {
+            Box::pin(async move { delivery::redelivery(&platform, message).await })
+        }),
+        queue("DeadLetters", delivery::DEAD_LETTERS, |platform, message| {
+            Box::pin(async move { admin::dead_letters::file(&platform, &message).await })
+        }),
+        // Safety nets.
+        timer("OutboxRelay", "*/10 * * * * *", |platform| {
+            Box::pin(async move { outbox_relay::sweep(&platform).await.map(|_| ()) })
+        }),
+        timer("ResumeOperations", "0 * * * * *", |platform| {
+            Box::pin(async move { admin::resume_operations::run(&platform).await })
+        }),
+        // What operators read.
+        get("Environments", "v1/runtime/environments/{id?}", |platform, request| {
+            Box::pin(async move { admin::environments::get(&platform, &request).await })
+        }),
+        get("Deployments", "v1/runtime/deployments/{id?}", |platform, request| {
+            Box::pin(async move { admin::deployments::get(&platform, &request).await })
+        }),
+        get("Operations", "v1/runtime/operations/{id?}", |platform, request| {
+            Box::pin(async move { admin::operations::get(&platform, &request).await })
+        }),
+        get("Plans", "v1/runtime/plans/{id}", |platform, request| {
+            Box::pin(async move { admin::plans::get(&platform, &request).await })
+        }),
+        get("Commands", "v1/runtime/commands/{id}", |platform, request| {
+            Box::pin(async move { admin::commands::get(&platform, &request).await })
+        }),
+        get("Events", "v1/runtime/events/{id?}", |platform, request| {
+            Box::pin(async move { admin::events::get(&platform, &request).await })
+        }),
+    ]
+}
+
+/// What the host calls, and when.
+#[derive(Clone)]
+pub struct Function {
+    /// The folder's name, and the route: `POST /<name>`.
+    pub name: &'static str,
+    pub trigger: Trigger,
+    pub run: Run,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    Queue(String),
+    /// Six fields: second, minute, hour, day, month, day of the week.
+    Timer(&'static str),
+    /// GET, with the route under the host's prefix.
+    Get(&'static str),
+}
+
+type Running<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+#[derive(Clone, Copy)]
+pub enum Run {
+    Message(fn(Platform, QueueMessage) -> Running<Result<(), Fault>>),
+    Timer(fn(Platform) -> Running<Result<(), Fault>>),
+    Http(fn(Platform, HttpRequest) -> Running<HttpAnswer>),
+}
+
+fn command<C: Command>() -> Function {
+    let run: fn(Platform, QueueMessage) -> Running<Result<(), Fault>> =
+        |platform, message| Box::pin(async move { delivery::command::<C>(&platform, &message).await });
+    Function { name: C::NAME, trigger: Trigger::Queue(events::queue_name(C::NAME)), run: Run::Message(run) }
+}
+
+fn queue(name: &'static str, queue: &str, run: fn(Platform, QueueMessage) -> Running<Result<(), Fault>>) -> Function {
+    Function { name, trigger: Trigger::Queue(queue.to_owned()), run: Run::Message(run) }
+}
+
+fn timer(name: &'static str, schedule: &'static str, run: fn(Platform) -> Running<Result<(), Fault>>) -> Function {
+    Function { name, trigger: Trigger::Timer(schedule), run: Run::Timer(run) }
+}
+
+fn get(name: &'static str, route: &'static str, run: fn(Platform, HttpRequest) -> Running<HttpAnswer>) -> Function {
+    Function { name, trigger: Trigger::Get(route), run: Run::Http(run) }
+}
+
+/// The queue that a function reads; none for a function that reads no queue.
+pub fn queue_of(function: &str) -> Option<String> {
+    all().into_iter().find_map(|candidate| match candidate.trigger {
+        Trigger::Queue(queue) if candidate.name == function => Some(queue),
+        Trigger::Queue(_) | Trigger::Timer(_) | Trigger::Get(_) => None,
+    })
+}
+
+impl Function {
+    /// The function's `function.json`.
+    pub fn json(&self) -> Value {
+        let bindings = match &self.trigger {
+            Trigger::Queue(queue) => json!([{
+                "name": TRIGGER,
+                "type": "serviceBusTrigger",
+                "direction": "in",
+                "queueName": queue,
+                "connection": SERVICE_BUS_CONNECTION,
+                // As bytes, so that no member of a body overwrites the broker's own metadata.
+                "dataType": "binary",
+            }]),
+            Trigger::Timer(schedule) => json!([{
+                "name": "timer",
+                "type": "timerTrigger",
+                "direction": "in",
+                "schedule": schedule,
+            }]),
+            Trigger::Get(route) => json!([
+                {
+                    "name": REQUEST,
+                    "type": "httpTrigger",
+                    "direction": "in",
+                    "authLevel": "function",
+                    "methods": ["get"],
+                    "route": route,
+                },
+                { "name": RESPONSE, "type": "http", "direction": "out" },
+            ]),
+        };
+        json!({ "bindings": bindings })
+    }
+}

@@ -1,0 +1,225 @@
+//! The host's dialect: `{Data, Metadata}` in, `{Outputs, Logs, ReturnValue}` out.
+//!
+//! Azure's host encodes a string once more as JSON inside a JSON string, writes numbers as strings,
+//! and gives the body of a `"dataType": "binary"` message as base64, once. Metadata keys may be
+//! missing. This is the only file that knows.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+/// The name of the one binding that our functions have.
+pub const TRIGGER: &str = "message";
+/// The name of the HTTP request binding.
+pub const REQUEST: &str = "req";
+/// The name of the HTTP response binding.
+pub const RESPONSE: &str = "res";
+
+/// What the host posts.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Invocation {
+    pub data: Map<String, Value>,
+    pub metadata: Map<String, Value>,
+}
+
+/// Why an invocation is none.
+#[derive(Debug, thiserror::Error)]
+pub enum InvocationError {
+    #[error("the body is not the host's {{\"Data\": ..., \"Metadata\": ...}}")]
+    NotTheHosts(#[source] serde_json::Error),
+    #[error("Data has no member `{0}`: function.json and the handler disagree on the binding's name")]
+    NoBinding(&'static str),
+    #[error("Data.{0} is not base64: the binding needs \"dataType\": \"binary\" in function.json")]
+    NotBinary(&'static str),
+}
+
+/// A delivered message, as the host passed it on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueueMessage {
+    pub body: Vec<u8>,
+    pub message_id: Option<String>,
+    pub content_type: Option<String>,
+    pub delivery_count: u32,
+    pub enqueued_at: Option<Timestamp>,
+    pub properties: Map<String, Value>,
+}
+
+/// An HTTP request, as the host passed it on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HttpRequest {
+    pub method: String,
+    /// By name in lower case.
+    pub headers: BTreeMap<String, String>,
+    pub query: BTreeMap<String, String>,
+    /// Route parameters.
+    pub params: BTreeMap<String, String>,
+    pub body: Option<String>,
+}
+
+/// An HTTP answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpAnswer {
+    pub status: u16,
+    pub body: Value,
+}
+
+impl Invocation {
+    /// # Errors
+    /// When the bytes are not what a host posts.
+    pub fn read(bytes: &[u8]) -> Result<Self, InvocationError> {
+        serde_json::from_slice(bytes).map_err(InvocationError::NotTheHosts)
+    }
+
+    /// The message of a Service Bus trigger.
+    ///
+    /// # Errors
+    /// When the binding is missing or not binary.
+    pub fn message(&self) -> Result<QueueMessage, InvocationError> {
+        let body = self.data.get(TRIGGER).and_then(Value::as_str).ok_or(InvocationError::NoBinding(TRIGGER))?;
+        let body = BASE64_STANDARD.decode(body).map_err(|_| InvocationError::NotBinary(TRIGGER))?;
+        let properties = match self.metadata_value("ApplicationProperties") {
+            Some(Value::Object(properties)) => properties,
+            _ => Map::new(),
+        };
+        Ok(QueueMessage {
+            body,
+            message_id: self.metadata_text("MessageId"),
+            content_type: self.metadata_text("ContentType"),
+            delivery_count: self.metadata_text("DeliveryCount").and_then(|count| count.parse().ok()).unwrap_or(1),
+            enqueued_at: self.metadata_text("EnqueuedTime").and_then(|at| at.parse().ok()),
+            properties,
+        })
+    }
+
+    /// The request of an HTTP trigger.
+    ///
+    /// # Errors
+    /// When the binding is missing.
+    pub fn request(&self) -> Result<HttpRequest, InvocationError> {
+        let request = self.data.get(REQUEST).ok_or(InvocationError::NoBinding(REQUEST))?;
+        let texts = |name: &str| -> BTreeMap<String, String> {
+            let Some(members) = request.get(name).and_then(Value::as_object) else { return BTreeMap::new() };
+            members.iter().filter_map(|(name, value)| Some((name.clone(), text(value)?))).collect()
+        };
+        let headers = texts("Headers").into_iter().map(|(name, value)| (name.to_lowercase(), value)).collect();
+        Ok(HttpRequest {
+            method: request.get("Method").and_then(Value::as_str).unwrap_or("GET").to_owned(),
+            headers,
+            query: texts("Query"),
+            params: texts("Params"),
+            body: request.get("Body").and_then(Value::as_str).map(str::to_owned),
+        })
+    }
+
+    /// A metadata value, freed of up to two layers of JSON strings.
+    fn metadata_value(&self, name: &str) -> Option<Value> {
+        self.metadata.get(name).map(unwrap)
+    }
+
+    fn metadata_text(&self, name: &str) -> Option<String> {
+        self.metadata_value(name).and_then(|value| text(&value))
+    }
+}
+
+/// A scalar as text; the first of a list, as request headers are.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(value) => Some(value.to_string()),
+        Value::Array(values) => values.first().and_then(text),
+        Value::Null | Value::Object(_) => None,
+    }
+}
+
+/// A JSON string that holds a JSON string is that string; a text that is no JSON string stays. Texts
+/// that look like numbers stay texts: an id may.
+fn unwrap(value: &Value) -> Value {
+    let Value::String(text) = value else { return value.clone() };
+    let looks_wrapped = text.starts_with(['"', '{', '[']);
+    match serde_json::from_str::<Value>(text) {
+        Ok(inner) if looks_wrapped => inner,
+        _ => value.clone(),
+    }
+}
+
+/// The answer to a message or timer that was handled.
+pub fn done() -> Value {
+    json!({ "Outputs": {}, "Logs": [], "ReturnValue": null })
+}
+
+/// The answer to an HTTP request. The body is a text with its own content type: the host writes an
+/// object without one.
+pub fn answer(answer: &HttpAnswer) -> Value {
+    json!({
+        "Outputs": { RESPONSE: {
+            "statusCode": answer.status,
+            "headers": { "Content-Type": "application/json; charset=utf-8" },
+            "body": answer.body.to_string(),
+        } },
+        "Logs": [],
+        "ReturnValue": null,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_arrive_encoded_once_more_and_numbers_as_strings() {
+        let invocation = Invocation::read(
+            br#"{"Data":{"message":"aGk="},"Metadata":{"DeliveryCount":"3","MessageId":"\"m-1\"","ContentType":"\"application/json\"",
+                "EnqueuedTime":"2023-10-12T20:13:49+00:00","ApplicationProperties":{"cs-tenant-id":"acme"}}}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            invocation.message().unwrap(),
+            QueueMessage {
+                body: b"hi".to_vec(),
+                message_id: Some("m-1".into()),
+                content_type: Some("application/json".into()),
+                delivery_count: 3,
+                enqueued_at: Some("2023-10-12T20:13:49Z".parse().unwrap()),
+                properties: json!({"cs-tenant-id": "acme"}).as_object().unwrap().clone(),
+            }
+        );
+    }
+
+    #[test]
+    fn a_single_encoded_string_is_taken_as_it_is() {
+        let invocation =
+            Invocation::read(br#"{"Data":{"message":""},"Metadata":{"MessageId":"m-1","DeliveryCount":2}}"#).unwrap();
+        let message = invocation.message().unwrap();
+        assert_eq!((message.message_id.as_deref(), message.delivery_count), (Some("m-1"), 2));
+    }
+
+    #[test]
+    fn metadata_may_be_missing() {
+        let message = Invocation::read(br#"{"Data":{"message":""}}"#).unwrap().message().unwrap();
+        assert_eq!((message.message_id, message.delivery_count, message.properties), (None, 1, Map::new()));
+    }
+
+    #[test]
+    fn headers_are_lists_and_their_names_have_no_case() {
+        let invocation = Invocation::read(
+            br#"{"Data":{"req":{"Method":"GET","Headers":{"X-Cs-Tenant-Id":["acme"]},"Query":{"after":"7"},"Params":{"id":"env-1"}}}}"#,
+        )
+        .unwrap();
+        let one = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        assert_eq!(
+            invocation.request().unwrap(),
+            HttpRequest {
+                method: "GET".into(),
+                headers: one("x-cs-tenant-id", "acme"),
+                query: one("after", "7"),
+                params: one("id", "env-1"),
+                body: None
+            }
+        );
+    }
+}

@@ -1,0 +1,27 @@
+//! Everything that a handler may touch.
+
+use std::sync::Arc;
+
+use crate::{
+    ledger::Ledger,
+    masstransit::WireFormat,
+    ports::{bus::Bus, clock::Clock, compute::Compute, infrastructure::Infrastructure, probe::Probe},
+};
+
+/// The ports, and what the settings say. Cheap to clone.
+#[derive(Clone)]
+pub struct Platform {
+    pub ledger: Ledger,
+    pub bus: Arc<dyn Bus>,
+    pub clock: Arc<dyn Clock>,
+    pub infrastructure: Arc<dyn Infrastructure>,
+    pub compute: Arc<dyn Compute>,
+    pub probe: Arc<dyn Probe>,
+    pub wire_format: WireFormat,
+    /// The Service Bus namespace's host, for addresses in MassTransit's envelope.
+    pub namespace: Arc<str>,
+    /// The subscription that environments are made in.
+    pub subscription_id: Arc<str>,
+    /// The directory (Entra tenant) of that subscription.
+    pub directory_id: Arc<str>,
+}

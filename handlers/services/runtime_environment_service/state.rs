@@ -1,0 +1,139 @@
+//! RuntimeEnvironment and its plans, as they are stored.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::resources::{EnvironmentSpec, IsolationModel, Stage, TargetKind};
+use crate::{
+    ids::{EnvironmentId, OperationId, PlanId, ProjectId, TenantId},
+    ledger::State,
+    ports::{
+        compute::ComputeTarget,
+        infrastructure::{Change, PlannedChange, Progress, Resource},
+    },
+};
+
+/// How long a plan is kept after its last use.
+const PLAN_SECONDS: u32 = 90 * 24 * 60 * 60;
+
+/// Where an environment stands. Only `Provisioned` takes deployments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProvisioningStatus {
+    Requested,
+    Provisioning,
+    Provisioned,
+    Failed,
+    Decommissioning,
+    Decommissioned,
+}
+
+/// An isolated slice of Azure that hosts workloads.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuntimeEnvironment {
+    pub environment_id: EnvironmentId,
+    pub tenant_id: TenantId,
+    pub project_id: ProjectId,
+    pub name: String,
+    pub stage: Stage,
+    pub region: String,
+    pub status: ProvisioningStatus,
+    pub isolation_model: IsolationModel,
+    pub compute_targets: Vec<TargetKind>,
+    /// What provisioning left behind, one per compute target.
+    pub targets: Vec<ComputeTarget>,
+    pub plan_id: Option<PlanId>,
+    /// The operation that provisions it, while one does.
+    pub operation_id: Option<OperationId>,
+    /// Counts the events of this environment.
+    pub sequence: u64,
+    /// Counts accepted deployments: writing it is what guards the environment against them.
+    pub deployments_accepted: u64,
+    pub created_at: Timestamp,
+    pub provisioned_at: Option<Timestamp>,
+    pub decommissioned_at: Option<Timestamp>,
+    /// Why provisioning failed, where it did.
+    pub failure: Option<String>,
+}
+
+impl State for RuntimeEnvironment {
+    const KIND: &'static str = "environment";
+
+    fn made_at(&self) -> Timestamp {
+        self.created_at
+    }
+}
+
+impl RuntimeEnvironment {
+    /// What its resources are rendered from.
+    pub fn spec(&self) -> EnvironmentSpec {
+        EnvironmentSpec {
+            tenant: self.tenant_id.clone(),
+            project: self.project_id.clone(),
+            environment_id: self.environment_id.clone(),
+            name: self.name.clone(),
+            stage: self.stage,
+            region: self.region.clone(),
+            isolation_model: self.isolation_model,
+            compute_targets: self.compute_targets.clone(),
+        }
+    }
+}
+
+/// What provisioning would change, and how far applying it has come.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    pub plan_id: PlanId,
+    pub operation_id: OperationId,
+    pub environment_id: EnvironmentId,
+    /// Raised each time the world moved and the plan was made anew.
+    pub generation: u32,
+    /// Of what is desired and what was seen; applying names it.
+    pub hash: String,
+    pub changes: Vec<PlannedChange>,
+    pub made_at: Timestamp,
+    /// Applying must begin before this.
+    pub expires_at: Timestamp,
+    pub applied_at: Option<Timestamp>,
+    pub progress: Progress,
+}
+
+impl State for Plan {
+    const KIND: &'static str = "plan";
+
+    fn made_at(&self) -> Timestamp {
+        self.made_at
+    }
+
+    fn ttl_seconds(&self) -> Option<u32> {
+        Some(PLAN_SECONDS)
+    }
+}
+
+impl Plan {
+    /// The hash of a plan: whoever applies must be about to do exactly this.
+    pub fn hash(desired: &[Resource], changes: &[PlannedChange]) -> String {
+        let text = serde_json::to_vec(&(desired, changes)).expect("resources and changes have text keys");
+        format!("sha256:{}", hex(&Sha256::digest(text)))
+    }
+
+    /// How many resources would be created, updated and left, in this order.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        let count = |is: fn(&Change) -> bool| self.changes.iter().filter(|planned| is(&planned.change)).count();
+        (
+            count(|change| matches!(change, Change::Create)),
+            count(|change| matches!(change, Change::Update { .. })),
+            count(|change| matches!(change, Change::NoChange)),
+        )
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a String takes all that is written");
+        text
+    })
+}

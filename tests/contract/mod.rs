@@ -1,0 +1,4 @@
+//! Do we speak the others' language?
+
+mod envelope;
+mod masstransit;
