@@ -29,7 +29,7 @@ pub struct Mail {
     pub correlation_id: Option<String>,
     pub content_type: &'static str,
     /// Application properties, names in lower case.
-    pub properties: BTreeMap<&'static str, String>,
+    pub properties: BTreeMap<String, String>,
     pub body: Vec<u8>,
 }
 
@@ -101,6 +101,11 @@ impl Bus {
         })
     }
 
+    /// The host that Service Bus is at, as addresses within messages name it.
+    pub fn host(&self) -> &str {
+        self.endpoint.split_once("://").map_or(self.endpoint.as_str(), |(_, host)| host)
+    }
+
     /// Sends one message; returning means that the broker has it.
     ///
     /// # Errors
@@ -119,7 +124,7 @@ impl Bus {
             .header("content-type", mail.content_type)
             .header("brokerproperties", serde_json::Value::Object(broker).to_string());
         for (name, value) in &mail.properties {
-            request = request.header(*name, json!(value).to_string());
+            request = request.header(name, json!(value).to_string());
         }
         let mut answer = request.body(mail.body).send().await.map_err(|error| {
             Failure::unusable(format!("Service Bus at {} cannot be reached", self.endpoint))

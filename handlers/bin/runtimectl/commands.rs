@@ -1,19 +1,8 @@
 //! The nine commands, by either name: `Deploy` in messages, `deploy` as its queue.
 
-use crate::failure::Failure;
+use runtime_platform::events::{COMMANDS, queue_name};
 
-/// The nine, as messages name them.
-pub const COMMANDS: [&str; 9] = [
-    "ProvisionEnvironment",
-    "Deploy",
-    "RollbackDeployment",
-    "PublishConfiguration",
-    "BindSecret",
-    "RotateSecret",
-    "BindTenant",
-    "ApplyScalingPolicy",
-    "RemediateDrift",
-];
+use crate::failure::Failure;
 
 /// A command's name as its messages write it, from what a person typed in either form.
 ///
@@ -29,23 +18,11 @@ pub fn named(typed: &str) -> Result<&'static str, Failure> {
         .map(|command| (distance(&plain(command), &wanted), command))
         .min_by_key(|(distance, _)| *distance)
         .filter(|(distance, _)| *distance <= wanted.len().div_ceil(2));
-    let all = COMMANDS.map(kebab).join(", ");
+    let all = COMMANDS.map(queue_name).join(", ");
     Err(Failure::unusable(format!("There is no command `{typed}`")).advice(match nearest {
-        Some((_, command)) => format!("did you mean `{}`? There are: {all}", kebab(command)),
+        Some((_, command)) => format!("did you mean `{}`? There are: {all}", queue_name(command)),
         None => format!("name one of {all}"),
     }))
-}
-
-/// The queue of a command, e.g. `provision-environment`.
-pub fn kebab(command: &str) -> String {
-    let mut text = String::with_capacity(command.len() + 4);
-    for (at, letter) in command.chars().enumerate() {
-        if at > 0 && letter.is_ascii_uppercase() {
-            text.push('-');
-        }
-        text.push(letter.to_ascii_lowercase());
-    }
-    text
 }
 
 fn plain(name: &str) -> String {
@@ -77,9 +54,8 @@ mod tests {
     fn a_command_goes_by_both_its_names() {
         for command in COMMANDS {
             assert_eq!(named(command), Ok(command));
-            assert_eq!(named(&kebab(command)), Ok(command));
+            assert_eq!(named(&queue_name(command)), Ok(command));
         }
-        assert_eq!(kebab("ProvisionEnvironment"), "provision-environment");
     }
 
     #[test]
@@ -87,7 +63,7 @@ mod tests {
         let Err(Failure::Told { exit, what, advice: Some(advice), .. }) = named("deplyo") else { panic!() };
         assert_eq!((exit, what.as_str()), (Exit::Unusable, "There is no command `deplyo`"));
         assert!(advice.starts_with("did you mean `deploy`?"), "{advice}");
-        assert!(COMMANDS.iter().all(|command| advice.contains(&kebab(command))), "{advice}");
+        assert!(COMMANDS.iter().all(|command| advice.contains(&queue_name(command))), "{advice}");
         let Err(Failure::Told { advice: Some(advice), .. }) = named("frobnicate-zebra") else { panic!() };
         assert!(advice.starts_with("name one of "), "{advice}");
     }

@@ -1,32 +1,25 @@
 //! What a file holds, and the message that is made of it: a canonical envelope and a MassTransit
 //! envelope are sent as they are, a bare payload gets an envelope around it.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use runtime_platform::{
-    envelope::{Envelope, whole_seconds},
-    ids::{IdError, derive},
+    envelope::Envelope,
+    events::queue_name,
+    ids::IdError,
+    masstransit::{Delivered, PUBLISHED_BYTES_MAX, Published, Received, WireFormat, publish, read},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::{
     bus::Mail,
     cli::{SendArgs, Wire},
-    commands::kebab,
     failure::Failure,
     payload_check,
 };
 
-/// The longest message that is sent, in bytes: the platform's own limit.
-pub const MESSAGE_BYTES_MAX: usize = 192 * 1024;
 /// The version of what our commands carry, as their properties tell it.
 const SCHEMA_VERSION: &str = "1";
-const JSON: &str = "application/json";
-const MASSTRANSIT: &str = "application/vnd.masstransit+json";
-/// Under which names .NET finds the envelope.
-const ENVELOPE_URN: &str = "urn:message:cs:event-envelope:v1";
 
 /// A message, ready to go.
 #[derive(Debug, PartialEq)]
@@ -55,6 +48,7 @@ pub fn compose(
     text: &str,
     args: &SendArgs,
     tenant: Tenant<'_>,
+    namespace_host: &str,
     now: Timestamp,
 ) -> Result<Message, Failure> {
     let file = if args.file.as_os_str() == "-" {
@@ -66,13 +60,17 @@ pub fn compose(
         Failure::unusable(format!("{file} is no JSON: line {}, column {}", error.line(), error.column()))
             .advice("it has to hold a canonical envelope, a MassTransit envelope, or a payload")
     })?;
-    let masstransit = is_masstransit(&value);
-    let envelope = if masstransit {
-        read_envelope(&file, &value["message"])?
-    } else if is_envelope(&value) {
-        read_envelope(&file, &value)?
-    } else {
-        wrap(command, value.clone(), args, tenant.asked.or(tenant.usual), now)?
+    let given = given_form(&value);
+    let received = given.map(|form| understood(&file, form, &value)).transpose()?;
+    // A MassTransit envelope has an id of its own on the wire; a resend of it is a resend.
+    let own_id = received
+        .as_ref()
+        .filter(|_| given == Some(WireFormat::MassTransit))
+        .and_then(|it| it.dedupe_key.as_deref());
+    let own_id = own_id.and_then(|id| Uuid::try_parse(id).ok());
+    let envelope = match received {
+        Some(received) => received.envelope,
+        None => wrap(command, value.clone(), args, tenant.asked.or(tenant.usual), now)?,
     };
     agree(command, &file, &envelope, args, tenant.asked)?;
     let problems = payload_check::problems(command, &envelope.payload);
@@ -80,65 +78,82 @@ pub fn compose(
         return Err(Failure::unusable(format!("{file} is no payload of {command}: {}", problems.join("; ")))
             .advice("correct it, or let the platform judge with --unchecked"));
     }
-    let (content_type, body) = if masstransit {
-        (MASSTRANSIT, value.to_string())
-    } else if args.wire == Wire::Masstransit {
-        (MASSTRANSIT, enclosed(&envelope).to_string())
-    } else {
-        (JSON, if is_envelope(&value) { value.to_string() } else { canonical(&envelope) })
+    let as_it_is = given.map(|form| (form, &value));
+    let mail = posted(command, &envelope, own_id, as_it_is, args, namespace_host)?;
+    Ok(Message { envelope, mail })
+}
+
+/// The message as it goes to the broker; `given` is what the file held of it, and in which form.
+fn posted(
+    command: &'static str,
+    envelope: &Envelope,
+    own_id: Option<Uuid>,
+    given: Option<(WireFormat, &Value)>,
+    args: &SendArgs,
+    namespace_host: &str,
+) -> Result<Mail, Failure> {
+    let queue = args.queue.clone().unwrap_or_else(|| queue_name(command));
+    let wire = match (given, args.wire) {
+        (Some((WireFormat::MassTransit, _)), _) | (_, Wire::Masstransit) => WireFormat::MassTransit,
+        (_, Wire::Raw) => WireFormat::Raw,
     };
-    if body.len() > MESSAGE_BYTES_MAX {
+    let Published { content_type, body, properties } =
+        publish(envelope, SCHEMA_VERSION, wire, None, None, &queue, namespace_host);
+    let body = match (given, wire) {
+        (Some((form, value)), wire) if form == wire => value.to_string().into_bytes(),
+        (_, WireFormat::Raw) => body,
+        (_, WireFormat::MassTransit) => to_a_queue(&body, &queue, namespace_host),
+    };
+    if body.len() > PUBLISHED_BYTES_MAX {
         return Err(Failure::unusable(format!(
-            "The message has {} bytes, {MESSAGE_BYTES_MAX} are allowed",
+            "The message has {} bytes, {PUBLISHED_BYTES_MAX} are allowed",
             body.len()
         ))
         .advice("make it smaller: what is large belongs into a store, and its address into the message"));
     }
-    // A MassTransit envelope has an id of its own on the wire; a resend of it is a resend.
-    let message_id = value["messageId"]
-        .as_str()
-        .filter(|_| masstransit)
-        .and_then(|id| Uuid::try_parse(id).ok())
-        .unwrap_or_else(|| envelope.event_id.broker_message_id());
-    let mail = Mail {
-        queue: args.queue.clone().unwrap_or_else(|| kebab(command)),
-        message_id: message_id.to_string(),
+    Ok(Mail {
+        queue,
+        message_id: own_id.unwrap_or_else(|| envelope.event_id.broker_message_id()).to_string(),
         correlation_id: Some(envelope.correlation_id.to_string()),
         content_type,
-        properties: BTreeMap::from([
-            ("cs-event-type", envelope.event_type.clone()),
-            ("cs-tenant-id", envelope.tenant_id.to_string()),
-            ("cs-trace-id", envelope.trace_id.to_string()),
-            ("cs-correlation-id", envelope.correlation_id.to_string()),
-            ("cs-schema-version", SCHEMA_VERSION.to_owned()),
-        ]),
-        body: body.into_bytes(),
-    };
-    Ok(Message { envelope, mail })
-}
-
-fn is_masstransit(value: &Value) -> bool {
-    value["message"].is_object()
-        && (value.get("messageType").is_some() || value.get("destinationAddress").is_some())
-}
-
-fn is_envelope(value: &Value) -> bool {
-    value.get("payload").is_some()
-        && ["eventId", "eventType", "tenantId"].iter().any(|name| value.get(name).is_some())
-}
-
-fn read_envelope(file: &str, value: &Value) -> Result<Envelope, Failure> {
-    serde_json::from_value(value.clone()).map_err(|error| {
-        Failure::unusable(format!("{file} holds an envelope that cannot be read")).because(&error).advice(
-            "an envelope has eventId, eventType, tenantId, traceId, correlationId, occurredAt and payload; \
-             write just the payload to have the rest made",
-        )
+        properties,
+        body,
     })
 }
 
-/// The ten fields as compact JSON.
-pub fn canonical(envelope: &Envelope) -> String {
-    serde_json::to_string(envelope).expect("an envelope has text keys only")
+/// The form of the envelope that a file holds; none where it holds just a payload.
+fn given_form(value: &Value) -> Option<WireFormat> {
+    let has = |name: &str| value.get(name).is_some();
+    if value["message"].is_object() && (has("messageType") || has("destinationAddress")) {
+        Some(WireFormat::MassTransit)
+    } else if has("payload") && (has("eventId") || has("eventType") || has("tenantId")) {
+        Some(WireFormat::Raw)
+    } else {
+        None
+    }
+}
+
+/// Reads an envelope just as the platform will.
+fn understood(file: &str, form: WireFormat, value: &Value) -> Result<Received, Failure> {
+    let (properties, body) = (Map::new(), value.to_string());
+    let delivered = Delivered {
+        content_type: Some(form.content_type()),
+        properties: &properties,
+        message_id: None,
+        body: body.as_bytes(),
+    };
+    read(&delivered).map_err(|error| {
+        Failure::unusable(format!("{file} holds an envelope that the platform would not read"))
+            .because(&error)
+            .advice("correct it, or write just the payload to have an envelope made around it")
+    })
+}
+
+/// The published form is addressed to a topic, as events are; a command goes to a queue.
+fn to_a_queue(body: &[u8], queue: &str, namespace_host: &str) -> Vec<u8> {
+    let mut wrapper: Value = serde_json::from_slice(body).expect("what was just written is JSON");
+    wrapper["destinationAddress"] = json!(format!("sb://{namespace_host}/{queue}"));
+    wrapper.to_string().into_bytes()
 }
 
 /// An envelope around a payload.
@@ -225,35 +240,10 @@ fn agree(
     Ok(())
 }
 
-/// The canonical envelope inside MassTransit's.
-fn enclosed(envelope: &Envelope) -> Value {
-    json!({
-        "messageId": envelope.event_id.broker_message_id(),
-        "requestId": null,
-        "correlationId": null,
-        "conversationId": derive(&["conversation", envelope.correlation_id.as_str()]),
-        "initiatorId": null,
-        "sourceAddress": null,
-        "destinationAddress": null,
-        "responseAddress": null,
-        "faultAddress": null,
-        "messageType": [ENVELOPE_URN, format!("urn:message:ConnectSoft.Factory.Runtime:{}", envelope.event_type)],
-        "message": envelope,
-        "expirationTime": null,
-        "sentTime": whole_seconds::text(envelope.occurred_at),
-        "headers": {
-            "cs-event-type": envelope.event_type,
-            "cs-tenant-id": envelope.tenant_id,
-            "cs-trace-id": envelope.trace_id,
-            "cs-correlation-id": envelope.correlation_id,
-            "cs-schema-version": SCHEMA_VERSION,
-        },
-        "host": {"processName": "runtimectl"},
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn args() -> SendArgs {
@@ -292,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_payload_gets_the_envelope_that_the_options_describe() {
-        let message = compose("Deploy", PAYLOAD, &args(), asked("acme"), at()).unwrap();
+        let message = compose("Deploy", PAYLOAD, &args(), asked("acme"), "bus.localhost", at()).unwrap();
         let body = format!(
             "{{\"eventId\":\"evt-3a6e1f0c-6f0b-4f5e-9d0e-2f6b7a1c9e11\",\"eventType\":\"Deploy\",\"tenantId\":\"acme\",\
              \"projectId\":null,\"moduleId\":\"module-a\",\"traceId\":\"trace-1\",\"correlationId\":\"corr-1\",\
@@ -304,13 +294,13 @@ mod tests {
                 queue: "deploy".into(),
                 message_id: "3a6e1f0c-6f0b-4f5e-9d0e-2f6b7a1c9e11".into(),
                 correlation_id: Some("corr-1".into()),
-                content_type: JSON,
+                content_type: "application/json",
                 properties: BTreeMap::from([
-                    ("cs-event-type", "Deploy".into()),
-                    ("cs-tenant-id", "acme".into()),
-                    ("cs-trace-id", "trace-1".into()),
-                    ("cs-correlation-id", "corr-1".into()),
-                    ("cs-schema-version", "1".into()),
+                    ("cs-event-type".into(), "Deploy".into()),
+                    ("cs-tenant-id".into(), "acme".into()),
+                    ("cs-trace-id".into(), "trace-1".into()),
+                    ("cs-correlation-id".into(), "corr-1".into()),
+                    ("cs-schema-version".into(), "1".into()),
                 ]),
                 body: body.into_bytes(),
             }
@@ -320,8 +310,8 @@ mod tests {
     #[test]
     fn what_is_not_given_is_made_anew_each_time() {
         let bare = SendArgs { correlation_id: None, trace_id: None, event_id: None, ..args() };
-        let one = compose("Deploy", PAYLOAD, &bare, asked("acme"), at()).unwrap().envelope;
-        let two = compose("Deploy", PAYLOAD, &bare, asked("acme"), at()).unwrap().envelope;
+        let one = compose("Deploy", PAYLOAD, &bare, asked("acme"), "bus.localhost", at()).unwrap().envelope;
+        let two = compose("Deploy", PAYLOAD, &bare, asked("acme"), "bus.localhost", at()).unwrap().envelope;
         assert_ne!(one.event_id, two.event_id);
         assert!(one.event_id.as_str().starts_with("evt-") && one.event_id.as_str().len() == 40);
         assert!(one.trace_id.as_str().starts_with("trace-") && one.trace_id.as_str().len() == 14);
@@ -330,28 +320,36 @@ mod tests {
 
     #[test]
     fn an_envelope_is_sent_as_it_is_in_either_form() {
-        let made = compose("Deploy", PAYLOAD, &args(), asked("acme"), at()).unwrap();
+        let made = compose("Deploy", PAYLOAD, &args(), asked("acme"), "bus.localhost", at()).unwrap();
         let text = String::from_utf8(made.mail.body.clone()).unwrap();
-        assert_eq!(compose("Deploy", &text, &args(), Tenant::default(), at()).unwrap().mail, made.mail);
+        assert_eq!(
+            compose("Deploy", &text, &args(), Tenant::default(), "bus.localhost", at()).unwrap().mail,
+            made.mail
+        );
 
-        let enclosed = enclosed(&made.envelope).to_string();
-        assert!(enclosed.contains(&text), "the canonical envelope stands in it to the byte");
-        let again = compose("Deploy", &enclosed, &args(), Tenant::default(), at()).unwrap();
-        assert_eq!(again.mail.content_type, MASSTRANSIT);
-        assert_eq!(String::from_utf8(again.mail.body).unwrap(), enclosed);
-        assert_eq!(again.mail.message_id, "3a6e1f0c-6f0b-4f5e-9d0e-2f6b7a1c9e11");
+        let wire = SendArgs { wire: Wire::Masstransit, ..args() };
+        let enclosed =
+            compose("Deploy", &text, &wire, Tenant::default(), "bus.localhost", at()).unwrap().mail;
+        let enclosed_text = String::from_utf8(enclosed.body.clone()).unwrap();
+        assert_eq!(enclosed.content_type, "application/vnd.masstransit+json");
+        assert!(enclosed_text.contains(&text), "the canonical envelope stands in it to the byte");
+        assert!(enclosed_text.contains(r#""destinationAddress":"sb://bus.localhost/deploy""#));
+        let again =
+            compose("Deploy", &enclosed_text, &args(), Tenant::default(), "elsewhere", at()).unwrap().mail;
+        assert_eq!(again, enclosed);
     }
 
     #[test]
     fn what_contradicts_itself_is_not_sent() {
-        let text = compose("Deploy", PAYLOAD, &args(), asked("acme"), at()).unwrap().mail.body;
+        let text =
+            compose("Deploy", PAYLOAD, &args(), asked("acme"), "bus.localhost", at()).unwrap().mail.body;
         let text = String::from_utf8(text).unwrap();
         assert_eq!(
-            told(compose("Deploy", &text, &args(), asked("other"), at())),
+            told(compose("Deploy", &text, &args(), asked("other"), "bus.localhost", at())),
             "`deploy.json` and the command line disagree: `tenantId` is `acme`, --tenant (or RUNTIME_TENANT) says `other`"
         );
         assert_eq!(
-            told(compose("RotateSecret", &text, &args(), Tenant::default(), at())),
+            told(compose("RotateSecret", &text, &args(), Tenant::default(), "bus.localhost", at())),
             "`deploy.json` and the command line disagree: `eventType` is `Deploy`, COMMAND says `RotateSecret`"
         );
     }
@@ -359,23 +357,27 @@ mod tests {
     #[test]
     fn what_cannot_be_right_is_said_before_it_is_sent() {
         assert_eq!(
-            told(compose("Deploy", "{\n oops", &args(), Tenant::default(), at())),
+            told(compose("Deploy", "{\n oops", &args(), Tenant::default(), "bus.localhost", at())),
             "`deploy.json` is no JSON: line 2, column 2"
         );
         assert_eq!(
-            told(compose("Deploy", "{}", &args(), Tenant::default(), at())),
+            told(compose("Deploy", "{}", &args(), Tenant::default(), "bus.localhost", at())),
             "A payload alone does not say whose it is"
         );
         assert!(
-            told(compose("Deploy", "{}", &args(), asked("a"), at())).contains("`environmentId` is missing")
+            told(compose("Deploy", "{}", &args(), asked("a"), "bus.localhost", at()))
+                .contains("`environmentId` is missing")
         );
         let unchecked = SendArgs { unchecked: true, ..args() };
-        assert!(compose("Deploy", "{}", &unchecked, asked("a"), at()).is_ok());
+        assert!(compose("Deploy", "{}", &unchecked, asked("a"), "bus.localhost", at()).is_ok());
         assert!(
-            told(compose("ProvisionEnvironment", "{}", &args(), asked("a"), at()))
+            told(compose("ProvisionEnvironment", "{}", &args(), asked("a"), "bus.localhost", at()))
                 .contains("needs a project")
         );
-        let large = format!("{{\"environmentId\":\"{}\"}}", "x".repeat(MESSAGE_BYTES_MAX));
-        assert!(told(compose("Deploy", &large, &unchecked, asked("a"), at())).contains("196608 are allowed"));
+        let large = format!("{{\"environmentId\":\"{}\"}}", "x".repeat(PUBLISHED_BYTES_MAX));
+        assert!(
+            told(compose("Deploy", &large, &unchecked, asked("a"), "bus.localhost", at()))
+                .contains("196608 are allowed")
+        );
     }
 }

@@ -119,10 +119,10 @@ fn check(object: &Value, place: &str, member: &str, is: Is, found: &mut Vec<Stri
 
 #[cfg(test)]
 mod tests {
+    use runtime_platform::events::COMMANDS;
     use serde_json::json;
 
     use super::*;
-    use crate::commands::COMMANDS;
 
     #[test]
     fn every_command_but_one_asks_for_its_environment_and_each_for_something_more() {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use runtime_platform::masstransit::PUBLISHED_BYTES_MAX;
 
 use crate::{
     bus::Bus,
@@ -17,12 +18,12 @@ use crate::{
     context::Context,
     failure::{Exit, Failure},
     follow::{self, Ended},
-    message::{self, MESSAGE_BYTES_MAX, Tenant},
+    message::{self, Tenant},
     output::{Out, Tint},
 };
 
 /// Longer input is not read, in bytes: room for white space around the longest message.
-const INPUT_BYTES_MAX: u64 = 4 * MESSAGE_BYTES_MAX as u64;
+const INPUT_BYTES_MAX: u64 = 4 * PUBLISHED_BYTES_MAX as u64;
 
 /// Runs `send`.
 ///
@@ -39,9 +40,10 @@ pub async fn run(connection: &Connection, args: &SendArgs, out: &Out) -> Result<
         asked: connection.tenant.as_deref().filter(|tenant| !tenant.is_empty()),
         usual: context.tenant.as_deref().filter(|tenant| !tenant.is_empty()),
     };
-    let message = message::compose(command, &text, args, tenant, Timestamp::now())?;
+    let bus = Bus::new(&context).await?;
+    let message = message::compose(command, &text, args, tenant, bus.host(), Timestamp::now())?;
     let (envelope, queue) = (message.envelope, message.mail.queue.clone());
-    Bus::new(&context).await?.send(message.mail).await?;
+    bus.send(message.mail).await?;
 
     out.line(envelope.event_id.as_str())?;
     out.note(&format!("{command} is in the queue `{queue}`, in the workflow {}.", envelope.correlation_id));
@@ -86,7 +88,7 @@ async fn read(file: &Path) -> Result<String, Failure> {
     })?;
     if bytes.len() as u64 > INPUT_BYTES_MAX {
         return Err(Failure::unusable(format!("What {name} holds is longer than {INPUT_BYTES_MAX} bytes"))
-            .advice(format!("a message has at most {MESSAGE_BYTES_MAX} bytes")));
+            .advice(format!("a message has at most {PUBLISHED_BYTES_MAX} bytes")));
     }
     String::from_utf8(bytes).map_err(|error| {
         Failure::unusable(format!("What {name} holds is no UTF-8 text"))
