@@ -10,8 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
     name = "runtimectl",
     version,
     about = "The Runtime & Cloud Platform from the command line",
-    after_help = "Example:\n  runtimectl send deploy --file deploy.json --tenant connectsoft --wait",
-    propagate_version = true
+    after_help = "Example:\n  runtimectl send deploy --file deploy.json --tenant connectsoft --wait"
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -24,10 +23,17 @@ pub struct Cli {
 #[derive(Clone, Debug, Default, Args)]
 pub struct Connection {
     /// Which platform: a context file or the name of one [default: the nearest .runtime/context.json upwards]
-    #[arg(long, global = true, env = "RUNTIME_CONTEXT", hide_env_values = true, value_name = "FILE|NAME")]
+    #[arg(
+        long,
+        global = true,
+        env = "RUNTIME_CONTEXT",
+        hide_env_values = true,
+        value_name = "FILE|NAME",
+        help_heading = "Platform"
+    )]
     pub context: Option<String>,
     /// The tenant in whose name to ask [default: the context's]
-    #[arg(long, global = true, env = "RUNTIME_TENANT", hide_env_values = true)]
+    #[arg(long, global = true, env = "RUNTIME_TENANT", hide_env_values = true, help_heading = "Platform")]
     pub tenant: Option<String>,
 }
 

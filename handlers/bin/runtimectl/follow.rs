@@ -95,13 +95,20 @@ fn ended(command: &Value) -> Ended {
     Ended { succeeded: status == "Completed" && !taken_back, status, sentence, outcome }
 }
 
+/// How far the notes of an operation were told: of which, how many, and the last of them.
+struct Told {
+    operation: String,
+    count: usize,
+    last: Value,
+}
+
 /// Tells a person what happens meanwhile, each thing once.
 struct Teller {
     out: Out,
     bar: Option<ProgressBar>,
     known: bool,
     reminded: bool,
-    told: Option<(String, usize, String)>,
+    told: Option<Told>,
 }
 
 impl Teller {
@@ -142,24 +149,24 @@ impl Teller {
         let Ok(operation) = client.get(&format!("operations/{}", segment(id)), &[]).await else { return };
         self.doing(&format!("{} {}", text(&operation, "kind"), text(&operation, "step")));
         let Some(notes) = operation["notes"].as_array() else { return };
-        let fresh = fresh(notes, self.told.as_ref().filter(|(told, ..)| told == id));
+        let fresh = fresh(notes, self.told.as_ref().filter(|told| told.operation == id));
         for note in &notes[fresh..] {
             let at = self.out.paint_note(Tint::Dim, &clock(&text(note, "at")));
             self.say(&format!("{at}  {}", text(note, "text")));
         }
         if let Some(last) = notes.last() {
-            self.told = Some((id.to_owned(), notes.len(), last.to_string()));
+            self.told = Some(Told { operation: id.to_owned(), count: notes.len(), last: last.clone() });
         }
     }
 }
 
 /// Where the notes begin that were not told: an operation may drop its oldest ones.
-fn fresh(notes: &[Value], told: Option<&(String, usize, String)>) -> usize {
-    let Some((_, count, last)) = told else { return 0 };
-    if notes.get(count - 1).is_some_and(|note| note.to_string() == *last) {
+fn fresh(notes: &[Value], told: Option<&Told>) -> usize {
+    let Some(Told { count, last, .. }) = told else { return 0 };
+    if count.checked_sub(1).and_then(|at| notes.get(at)) == Some(last) {
         return *count;
     }
-    notes.iter().rposition(|note| note.to_string() == *last).map_or(0, |at| at + 1)
+    notes.iter().rposition(|note| note == last).map_or(0, |at| at + 1)
 }
 
 impl Drop for Teller {
@@ -192,7 +199,8 @@ mod tests {
     #[test]
     fn each_note_is_told_once_also_when_old_ones_are_dropped() {
         let notes = |texts: &[&str]| texts.iter().map(|text| json!({"text": text})).collect::<Vec<_>>();
-        let told = |count, last: &str| Some(("op-1".to_owned(), count, json!({"text": last}).to_string()));
+        let told =
+            |count, last: &str| Some(Told { operation: "op-1".into(), count, last: json!({"text": last}) });
         assert_eq!(fresh(&notes(&["a", "b"]), None), 0);
         assert_eq!(fresh(&notes(&["a", "b", "c"]), told(2, "b").as_ref()), 2);
         assert_eq!(fresh(&notes(&["b", "c"]), told(2, "b").as_ref()), 1);

@@ -69,7 +69,10 @@ async fn show(file: &Path, args: &LogsArgs, out: &Out) -> Result<(), Failure> {
         }
     }
     last.iter().try_for_each(|line| out.line(line))?;
-    while args.follow {
+    if !args.follow {
+        return Ok(());
+    }
+    loop {
         match log.line().await.map_err(|error| unreadable(file, &error))? {
             Some(line) => rendered(&line, args, out).map_or(Ok(()), |line| out.line(&line))?,
             None => {
@@ -78,7 +81,6 @@ async fn show(file: &Path, args: &LogsArgs, out: &Out) -> Result<(), Failure> {
             }
         }
     }
-    Ok(())
 }
 
 /// A log that grows while it is read.

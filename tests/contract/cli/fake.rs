@@ -20,10 +20,18 @@ use runtime_platform::local::{certificates::Authority, https};
 use serde_json::{Value, json};
 use sha2::Sha256;
 use tempfile::TempDir;
-use tokio::{net::TcpListener, process::Command, task::AbortHandle, time::timeout};
+use tokio::{
+    io::{BufReader, Lines},
+    net::TcpListener,
+    process::{Child, ChildStdout, Command},
+    task::AbortHandle,
+    time::timeout,
+};
 
 /// No run of the program takes longer.
 const RUN_TIMEOUT: Duration = Duration::from_secs(60);
+/// No line of output is waited for longer.
+pub const LINE_TIMEOUT: Duration = Duration::from_secs(20);
 /// No test's request is longer, in bytes.
 const REQUEST_BYTES_MAX: usize = 1024 * 1024;
 
@@ -152,6 +160,17 @@ pub fn command(folder: &Path, args: &[&str]) -> Command {
 
 pub async fn run(folder: &Path, args: &[&str]) -> Ran {
     timeout(RUN_TIMEOUT, command(folder, args).output()).await.expect("it ends in time").unwrap().into()
+}
+
+/// The next line that a running program writes.
+pub async fn next(lines: &mut Lines<BufReader<ChildStdout>>) -> String {
+    timeout(LINE_TIMEOUT, lines.next_line()).await.expect("a line in time").unwrap().expect("a line")
+}
+
+/// Presses Ctrl-C.
+pub fn interrupt(child: &Child) {
+    let id = rustix::process::Pid::from_raw(child.id().unwrap().cast_signed()).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
 }
 
 async fn ask(State(answers): State<Answers>, request: Request<axum::body::Body>) -> axum::response::Response {

@@ -7,20 +7,15 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
-    process::ChildStdout,
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     time::timeout,
 };
 
-use super::fake::{Asked, Fake, not_found};
-
-/// No line of a test takes longer.
-const LINE_TIMEOUT: Duration = Duration::from_secs(20);
+use super::fake::{Asked, Fake, LINE_TIMEOUT, interrupt, next, not_found};
 
 fn deployment(number: usize) -> Value {
     json!({
@@ -125,10 +120,6 @@ fn event(number: usize, kind: &str, cause: Option<&str>, payload: Value) -> Valu
     })
 }
 
-async fn next(lines: &mut Lines<BufReader<ChildStdout>>) -> String {
-    timeout(LINE_TIMEOUT, lines.next_line()).await.expect("a line in time").unwrap().expect("a line")
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn watching_shows_each_event_once_through_overlaps_and_a_restart() {
     let rounds = Arc::new(AtomicUsize::new(0));
@@ -154,8 +145,7 @@ async fn watching_shows_each_event_once_through_overlaps_and_a_restart() {
         let envelope: Value = serde_json::from_str(&next(&mut lines).await).unwrap();
         assert_eq!(envelope, event(number, "Happened", None, json!({}))["envelope"]);
     }
-    let id = rustix::process::Pid::from_raw(child.id().unwrap().cast_signed()).unwrap();
-    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    interrupt(&child);
     let mut err = String::new();
     child.stderr.take().unwrap().read_to_string(&mut err).await.unwrap();
     let rest = timeout(LINE_TIMEOUT, lines.next_line()).await.unwrap().unwrap();

@@ -1,8 +1,10 @@
 //! `stage` and `logs`: what needs files and no platform.
 
-use std::os::unix::fs::PermissionsExt;
+use std::{io::Write, os::unix::fs::PermissionsExt, process::Stdio};
 
-use super::fake::{Fake, not_found, run};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use super::fake::{Fake, interrupt, next, not_found, run};
 
 #[tokio::test]
 async fn an_app_is_staged_from_anywhere_within_it() {
@@ -65,4 +67,21 @@ async fn the_log_is_shown_from_its_end_and_by_function_and_level() {
         shown(&["logs", "--function", "Deploy", "--level", "warn"]).await,
         "10:15:30Z  WARN   Deploy  two\n"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_followed_log_goes_on_until_it_is_interrupted() {
+    let fake = Fake::start(|_| not_found("NotFound")).await;
+    fake.write(".runtime/platform.log", "first\n");
+    let mut child = fake.command(&["logs", "--follow"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(next(&mut lines).await, "first");
+    let mut log = std::fs::OpenOptions::new()
+        .append(true)
+        .open(fake.folder.path().join(".runtime/platform.log"))
+        .unwrap();
+    log.write_all(b"second\n").unwrap();
+    assert_eq!(next(&mut lines).await, "second");
+    interrupt(&child);
+    assert_eq!(child.wait().await.unwrap().code(), Some(0));
 }
