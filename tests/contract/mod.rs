@@ -1,4 +1,5 @@
 //! Do we speak the others' language?
 
+mod cli;
 mod envelope;
 mod masstransit;

@@ -1,1 +1,64 @@
-fn main(){}
+//! The command line. It talks to the platform only as any client would: Service Bus for commands,
+//! HTTP functions for reading. So it serves the platform on this machine and the one on Azure alike,
+//! told apart by a context; there is no path from here into the platform's store.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{cli::Cli, failure::Failure, output::Out};
+
+mod bus;
+mod cli;
+mod client;
+mod commands;
+mod context;
+mod explain;
+mod failure;
+mod feed;
+mod follow;
+mod get;
+mod logs;
+mod message;
+mod output;
+mod payload_check;
+mod send;
+mod stage;
+mod story;
+mod tree;
+mod watch;
+
+/// One for the work at hand, one for what waits beside it.
+const WORKER_THREADS: usize = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Only a second installation could be refused, and this is the first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let out = Out::of_this_process();
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().worker_threads(WORKER_THREADS).enable_all().build()
+        {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                return Failure::unusable("Cannot start the threads to work on").because(&error).tell(&out);
+            }
+        };
+    let ended = runtime.block_on(dispatch(cli, &out));
+    match ended {
+        Ok(code) => code,
+        Err(failure) => failure.tell(&out),
+    }
+}
+
+async fn dispatch(cli: Cli, out: &Out) -> Result<ExitCode, Failure> {
+    let Cli { connection, command } = cli;
+    match command {
+        cli::Command::Send(args) => send::run(&connection, &args, out).await,
+        cli::Command::Get(args) => get::run(&connection, &args, out).await,
+        cli::Command::Watch(args) => watch::run(&connection, &args, out).await,
+        cli::Command::Explain(args) => explain::run(&connection, &args, out).await,
+        cli::Command::Logs(args) => logs::run(&connection, &args, out).await,
+        cli::Command::Stage(args) => stage::run(&args, out).await,
+    }
+}

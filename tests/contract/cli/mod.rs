@@ -1,0 +1,7 @@
+//! The command line, as a person or a script meets it: the program itself against a platform that
+//! answers as each test says.
+
+mod fake;
+mod reading;
+mod sending;
+mod staging;
