@@ -1,0 +1,262 @@
+//! The replicas that run: each listens on a port of its own on loopback, as a server in this process
+//! or as a program of the user's. Nothing of this is stored; after a restart it is brought up again
+//! from the revisions that are.
+//!
+//! Absent on purpose: a second process for side-car containers (they are as ready as the first one
+//! is), scale-out by load, liveness probes.
+
+mod program;
+mod running;
+mod simulated;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use tokio::{sync::mpsc, task::JoinSet};
+
+use super::images::ImageCatalogue;
+use running::Replica;
+
+/// The most replicas of one revision that run on this machine, however many are wanted.
+pub(super) const REPLICAS_PER_REVISION_MAX: u32 = 10;
+/// Notices of replicas that became ready and are not yet noted.
+const NOTICES_MAX: usize = 256;
+
+/// One container of a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Container {
+    pub name: String,
+    pub image: String,
+    pub env: BTreeMap<String, String>,
+}
+
+/// What a revision's replicas are started from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RunSpec {
+    pub app: String,
+    pub revision: String,
+    /// The first is the one that is run and asked.
+    pub containers: Vec<Container>,
+    /// The domain of the app's hosts.
+    pub domain: String,
+    /// 0 lets the revision go down to none while nobody asks for it.
+    pub replicas_min: u32,
+    /// How long nobody must have asked for it.
+    pub cooldown_seconds: u64,
+}
+
+impl RunSpec {
+    fn image(&self) -> &str {
+        self.containers.first().map_or("", |container| &container.image)
+    }
+
+    fn wanted(&self) -> u32 {
+        self.replicas_min.clamp(1, REPLICAS_PER_REVISION_MAX)
+    }
+}
+
+/// A replica as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ReplicaView {
+    pub name: String,
+    pub created: Timestamp,
+    pub ready: bool,
+    pub started: bool,
+    /// Times that its container was started again.
+    pub restarts: u32,
+    /// `Running`, `Waiting` or `Terminated`.
+    pub container_state: &'static str,
+    /// Why, where there is something to say.
+    pub detail: String,
+}
+
+/// What is heard of replicas: for logs and for a person's eye.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Happening {
+    /// A line that a program of the user's wrote.
+    Output { app: String, revision: String, replica: String, line: String },
+    Ready { app: String, revision: String, replica: String },
+    /// It exited, and why; it is started again after a pause.
+    Exited { app: String, revision: String, replica: String, reason: String },
+}
+
+/// Where happenings go. Called from tasks that must not wait.
+pub type Sink = Arc<dyn Fn(Happening) + Send + Sync>;
+
+/// A revision's replica became ready for the first time since it was started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Notice {
+    pub app: String,
+    pub revision: String,
+}
+
+/// How replicas are run.
+pub(super) struct Surroundings {
+    pub images: ImageCatalogue,
+    pub sink: Sink,
+    /// The pause after the first exit; it doubles with each further one.
+    pub restart_pause: Duration,
+    pub notices: mpsc::Sender<Notice>,
+}
+
+struct Run {
+    spec: RunSpec,
+    replicas: Vec<Replica>,
+    /// Counts replicas made, for their names.
+    made: u64,
+    /// Counts requests, to take turns.
+    turn: usize,
+    asked: Instant,
+}
+
+/// All replicas, by app and revision.
+pub(super) struct Fleet {
+    surroundings: Arc<Surroundings>,
+    runs: Mutex<HashMap<(String, String), Run>>,
+    /// Replicas that were told to end and are being waited for.
+    ending: Mutex<JoinSet<()>>,
+}
+
+impl Fleet {
+    pub(super) fn new(images: ImageCatalogue, sink: Sink, restart_pause: Duration) -> (Self, mpsc::Receiver<Notice>) {
+        let (notices, heard) = mpsc::channel(NOTICES_MAX);
+        let surroundings = Arc::new(Surroundings { images, sink, restart_pause, notices });
+        (Self { surroundings, runs: Mutex::default(), ending: Mutex::default() }, heard)
+    }
+
+    fn runs(&self) -> MutexGuard<'_, HashMap<(String, String), Run>> {
+        self.runs.lock().expect("nobody panics while holding the replicas")
+    }
+
+    fn end(&self, replicas: impl IntoIterator<Item = Replica>) {
+        let mut ending = self.ending.lock().expect("nobody panics while holding what ends");
+        while ending.try_join_next().is_some() {}
+        for replica in replicas {
+            ending.spawn(replica.end());
+        }
+    }
+
+    /// Runs exactly these revisions of an app. What runs already as it should goes on.
+    pub(super) fn keep(&self, app: &str, specs: Vec<RunSpec>, now: Timestamp) {
+        let mut over = Vec::new();
+        {
+            let mut runs = self.runs();
+            let unwanted = |key: &(String, String)| key.0 == app && specs.iter().all(|spec| spec.revision != key.1);
+            let gone = runs.keys().filter(|key| unwanted(key)).cloned().collect::<Vec<_>>();
+            over.extend(gone.iter().filter_map(|key| runs.remove(key)).flat_map(|run| run.replicas));
+            for spec in specs {
+                let key = (app.to_owned(), spec.revision.clone());
+                let run = runs.entry(key).or_insert_with(|| Run {
+                    spec: spec.clone(),
+                    replicas: Vec::new(),
+                    made: 0,
+                    turn: 0,
+                    asked: Instant::now(),
+                });
+                // One that went down to none stays there until somebody asks.
+                let asleep = run.made > 0 && run.replicas.is_empty();
+                if run.spec != spec {
+                    // Secrets are the one thing that may change beneath a revision.
+                    over.append(&mut run.replicas);
+                    run.spec = spec;
+                }
+                if !asleep || run.spec.replicas_min > 0 {
+                    fill(run, app, &self.surroundings, now);
+                }
+            }
+        }
+        self.end(over);
+    }
+
+    /// Ends all replicas of the apps at or below a key.
+    pub(super) fn forget(&self, key: &str) {
+        let below = format!("{key}/");
+        let mut runs = self.runs();
+        let gone = runs.keys().filter(|(app, _)| app == key || app.starts_with(&below)).cloned().collect::<Vec<_>>();
+        let over = gone.iter().filter_map(|key| runs.remove(key)).flat_map(|run| run.replicas).collect::<Vec<_>>();
+        drop(runs);
+        self.end(over);
+    }
+
+    /// Replaces all replicas of a revision.
+    pub(super) fn restart(&self, app: &str, revision: &str, now: Timestamp) {
+        let mut over = Vec::new();
+        if let Some(run) = self.runs().get_mut(&(app.to_owned(), revision.to_owned())) {
+            over.append(&mut run.replicas);
+            fill(run, app, &self.surroundings, now);
+        }
+        self.end(over);
+    }
+
+    /// The replicas of a revision.
+    pub(super) fn replicas(&self, app: &str, revision: &str) -> Vec<ReplicaView> {
+        let runs = self.runs();
+        let run = runs.get(&(app.to_owned(), revision.to_owned()));
+        run.map(|run| run.replicas.iter().map(Replica::view).collect()).unwrap_or_default()
+    }
+
+    /// Where a ready replica of a revision listens; they take turns. A revision that is down to none
+    /// is woken.
+    pub(super) fn pick(&self, app: &str, revision: &str, now: Timestamp) -> Pick {
+        let mut runs = self.runs();
+        let Some(run) = runs.get_mut(&(app.to_owned(), revision.to_owned())) else { return Pick::NotRunning };
+        run.asked = Instant::now();
+        if run.replicas.is_empty() {
+            fill(run, app, &self.surroundings, now);
+            return Pick::Waking;
+        }
+        let ready = run.replicas.iter().filter_map(Replica::address).collect::<Vec<_>>();
+        if ready.is_empty() {
+            let waking = run.spec.replicas_min == 0 && run.replicas.iter().all(|replica| replica.view().restarts == 0);
+            return if waking { Pick::Waking } else { Pick::NotReady };
+        }
+        run.turn = run.turn.wrapping_add(1);
+        Pick::At(ready[run.turn % ready.len()])
+    }
+
+    /// Takes revisions that may go down to none, and that nobody asked for in their cooldown, down.
+    pub(super) fn cool_down(&self) {
+        let mut over = Vec::new();
+        for run in self.runs().values_mut() {
+            let idle = run.asked.elapsed() >= Duration::from_secs(run.spec.cooldown_seconds);
+            if run.spec.replicas_min == 0 && idle && run.replicas.iter().all(|replica| replica.view().ready) {
+                over.append(&mut run.replicas);
+            }
+        }
+        self.end(over);
+    }
+
+    /// Ends everything and waits for it.
+    pub(super) async fn stop(&self) {
+        let over = self.runs().drain().flat_map(|(_, run)| run.replicas).collect::<Vec<_>>();
+        self.end(over);
+        let mut ending = std::mem::take(&mut *self.ending.lock().expect("nobody panics while holding what ends"));
+        while ending.join_next().await.is_some() {}
+    }
+}
+
+/// What can be asked of a revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pick {
+    At(SocketAddr),
+    /// It is coming up because it was asked for: worth a wait.
+    Waking,
+    NotReady,
+    /// It is not active, or not there.
+    NotRunning,
+}
+
+fn fill(run: &mut Run, app: &str, surroundings: &Arc<Surroundings>, now: Timestamp) {
+    while run.replicas.len() < run.spec.wanted() as usize {
+        run.made += 1;
+        // As Azure's names look: the revision, a hash, something short.
+        let hash = crate::ids::derive(&["replica", app, &run.spec.revision, &run.made.to_string()]).simple().to_string();
+        let name = format!("{}-{}-{}", run.spec.revision, &hash[..10], &hash[10..15]);
+        run.replicas.push(Replica::start(app.to_owned(), name, run.spec.clone(), surroundings.clone(), now));
+    }
+}
