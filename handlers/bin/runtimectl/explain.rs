@@ -53,7 +53,7 @@ struct Story {
 /// # Errors
 /// When there is no such thing, or the platform cannot be reached.
 pub async fn run(connection: &Connection, args: &ExplainArgs, out: &Out) -> Result<ExitCode, Failure> {
-    let (context, _) = Context::find(connection)?;
+    let context = Context::open(connection, out)?;
     let client = Client::new(&context, &context.tenant(connection)?).await?;
     let found = find(&client, &args.id).await?;
     let story = gather(&client, args.id.clone(), found).await?;

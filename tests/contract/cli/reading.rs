@@ -86,9 +86,7 @@ async fn one_thing_is_shown_in_full_and_a_missing_one_is_said_to_be_missing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_of_another_platform_is_told_as_such() {
     let fake = Fake::start(pages).await;
-    let file = fake.folder.path().join(".runtime/context.json");
-    let context = std::fs::read_to_string(&file).unwrap().replace("the-function-key", "another-key");
-    std::fs::write(&file, context).unwrap();
+    fake.context(|context| context["functionKey"] = json!("another-key"));
     let ran = fake.run(&["get", "deployments", "--environment", "env-1"]).await;
     assert_eq!(ran.code, Some(2), "{ran:?}");
     assert!(ran.err.contains("refused the function key of the context"), "{}", ran.err);
