@@ -233,8 +233,7 @@ fn detail(thing: &Value) -> String {
 }
 
 fn node_line(story: &Story, node: &Node, out: &Out) -> String {
-    let about = story.found.focus.contains(&node.id) && story.found.focus.len() < story.tree.nodes().len();
-    let mark = if about { out.paint(Tint::Bold, "  <== this") } else { String::new() };
+    let mark = if node.id == story.asked { out.paint(Tint::Bold, "  <== this") } else { String::new() };
     if let Some(item) = &node.item {
         let envelope = &item["envelope"];
         let kind = text(envelope, "eventType");
