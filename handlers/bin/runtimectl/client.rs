@@ -104,13 +104,27 @@ impl dns::Resolve for Loopback {
     fn resolve(&self, name: dns::Name) -> dns::Resolving {
         Box::pin(async move {
             let host = name.as_str().trim_end_matches('.');
-            if host == "localhost" || host.ends_with(".localhost") {
+            if is_loopback(host) {
                 let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
                 return Ok(Box::new(std::iter::once(address)) as dns::Addrs);
             }
             let found = tokio::net::lookup_host((host, 0)).await?.collect::<Vec<_>>();
             Ok(Box::new(found.into_iter()) as dns::Addrs)
         })
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.ends_with(".localhost")
+}
+
+fn is_on_this_machine(endpoint: &str) -> bool {
+    let Ok(endpoint) = url::Url::parse(endpoint) else { return false };
+    match endpoint.host() {
+        Some(url::Host::Domain(host)) => is_loopback(host),
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
     }
 }
 
@@ -126,6 +140,10 @@ pub async fn http(context: &Context) -> Result<reqwest::Client, Failure> {
         .tcp_nodelay(true)
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("runtimectl/", env!("CARGO_PKG_VERSION")));
+    if is_on_this_machine(&context.functions_endpoint) {
+        // A proxy would look for the platform on its own machine.
+        builder = builder.no_proxy();
+    }
     if let Some(file) = &context.root_certificate {
         let about = || Failure::unusable(format!("Cannot use the root certificate `{}`", file.display()));
         let pem = tokio::fs::read(file).await.map_err(|error| {
@@ -275,6 +293,15 @@ mod tests {
     fn an_id_of_any_characters_stays_one_segment() {
         assert_eq!(segment("evt-3a6e"), "evt-3a6e");
         assert_eq!(segment("a/b?c d"), "a%2Fb%3Fc%20d");
+    }
+
+    #[test]
+    fn a_proxy_is_asked_for_other_machines_only() {
+        let local =
+            ["http://127.0.0.1:7071", "https://localhost", "https://bus.localhost:1", "http://[::1]:80"];
+        assert!(local.into_iter().all(is_on_this_machine));
+        assert!(!is_on_this_machine("https://app.azurewebsites.net"));
+        assert!(!is_on_this_machine("https://localhost.example.com"));
     }
 
     #[test]

@@ -8,7 +8,11 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::{cli::Connection, failure::Failure};
+use crate::{
+    cli::Connection,
+    failure::Failure,
+    output::{Out, Tint},
+};
 
 /// Where `runtimectl up` puts its context, in its data directory.
 const FILE_NAME: &str = "context.json";
@@ -60,6 +64,18 @@ impl fmt::Debug for Context {
 }
 
 impl Context {
+    /// The context that a command line asks for; what a person should know of it is said.
+    ///
+    /// # Errors
+    /// As [`Context::find`].
+    pub fn open(connection: &Connection, out: &Out) -> Result<Self, Failure> {
+        let (context, warnings) = Self::find(connection)?;
+        for warning in warnings {
+            out.note(&format!("{} {warning}", out.paint_note(Tint::Yellow, "warning:")));
+        }
+        Ok(context)
+    }
+
     /// Finds and reads the context that a command line asks for. Warnings are for a person.
     ///
     /// # Errors

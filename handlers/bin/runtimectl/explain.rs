@@ -53,7 +53,7 @@ struct Story {
 /// # Errors
 /// When there is no such thing, or the platform cannot be reached.
 pub async fn run(connection: &Connection, args: &ExplainArgs, out: &Out) -> Result<ExitCode, Failure> {
-    let (context, _) = Context::find(connection)?;
+    let context = Context::open(connection, out)?;
     let client = Client::new(&context, &context.tenant(connection)?).await?;
     let found = find(&client, &args.id).await?;
     let story = gather(&client, args.id.clone(), found).await?;
@@ -233,8 +233,7 @@ fn detail(thing: &Value) -> String {
 }
 
 fn node_line(story: &Story, node: &Node, out: &Out) -> String {
-    let about = story.found.focus.contains(&node.id) && story.found.focus.len() < story.tree.nodes().len();
-    let mark = if about { out.paint(Tint::Bold, "  <== this") } else { String::new() };
+    let mark = if node.id == story.asked { out.paint(Tint::Bold, "  <== this") } else { String::new() };
     if let Some(item) = &node.item {
         let envelope = &item["envelope"];
         let kind = text(envelope, "eventType");

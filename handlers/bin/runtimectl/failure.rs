@@ -90,7 +90,7 @@ impl Failure {
             Self::Told { exit, what, advice, causes } => {
                 out.note(&format!("{} {what}", out.paint_note(Tint::Red, "error:")));
                 for cause in causes {
-                    out.note(&format!("  caused by: {cause}"));
+                    out.note(&format!("  caused by: {}", cause.trim_end().replace('\n', "\n    ")));
                 }
                 if let Some(advice) = advice {
                     out.note(&format!("  {} {advice}", out.paint_note(Tint::Cyan, "what to do:")));

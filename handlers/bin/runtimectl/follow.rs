@@ -25,7 +25,7 @@ const SILENCE: Duration = Duration::from_secs(15);
 pub struct Ended {
     /// It did what it was sent for.
     pub succeeded: bool,
-    /// `Completed`, `Failed` or `Rejected`.
+    /// `Completed`, `Failed` or `Rejected`; `RolledBack` of a Deploy that was taken back.
     pub status: String,
     /// What to tell a person.
     pub sentence: String,
@@ -81,18 +81,18 @@ pub async fn to_the_end(
 
 /// What the answer about an ended command says.
 fn ended(command: &Value) -> Ended {
-    let status = text(command, "status");
     let outcome = command.get("outcome").filter(|outcome| outcome.is_object()).cloned();
     let event = outcome.as_ref().map(|outcome| text(outcome, "eventType")).unwrap_or_default();
     // A Deploy that was taken back has ended, and not as its sender wanted.
     let taken_back = event == "RuntimeDeploymentRolledBack" && text(command, "commandType") == "Deploy";
+    let status = if taken_back { "RolledBack".to_owned() } else { text(command, "status") };
     let detail = text(command, "detail");
     let sentence = match (&outcome, detail.is_empty()) {
         (_, false) => detail,
         (Some(outcome), true) => story::sentence(outcome),
         (None, true) => format!("{} has ended", text(command, "eventId")),
     };
-    Ended { succeeded: status == "Completed" && !taken_back, status, sentence, outcome }
+    Ended { succeeded: status == "Completed", status, sentence, outcome }
 }
 
 /// How far the notes of an operation were told: of which, how many, and the last of them.

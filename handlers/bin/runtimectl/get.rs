@@ -23,7 +23,7 @@ type Cell = fn(&Value, Timestamp) -> String;
 /// # Errors
 /// When there is no such thing, or the platform cannot be reached.
 pub async fn run(connection: &Connection, args: &GetArgs, out: &Out) -> Result<ExitCode, Failure> {
-    let (context, _) = Context::find(connection)?;
+    let context = Context::open(connection, out)?;
     let client = Client::new(&context, &context.tenant(connection)?).await?;
     if let Some(id) = &args.id {
         let item = client.get(&format!("{}/{}", path(args.kind), segment(id)), &[]).await?;

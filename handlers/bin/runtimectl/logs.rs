@@ -37,7 +37,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// # Errors
 /// When the context has no log on this machine, or it cannot be read.
 pub async fn run(connection: &Connection, args: &LogsArgs, out: &Out) -> Result<ExitCode, Failure> {
-    let (context, _) = Context::find(connection)?;
+    let context = Context::open(connection, out)?;
     let Some(file) = context.log_file else {
         return Err(Failure::unusable(format!(
             "The context `{}` has no log on this machine",

@@ -32,10 +32,7 @@ const INPUT_BYTES_MAX: u64 = 4 * PUBLISHED_BYTES_MAX as u64;
 pub async fn run(connection: &Connection, args: &SendArgs, out: &Out) -> Result<ExitCode, Failure> {
     let command = commands::named(&args.command)?;
     let text = read(&args.file).await?;
-    let (context, warnings) = Context::find(connection)?;
-    warnings
-        .iter()
-        .for_each(|warning| out.note(&format!("{} {warning}", out.paint_note(Tint::Yellow, "warning:"))));
+    let context = Context::open(connection, out)?;
     let tenant = Tenant {
         asked: connection.tenant.as_deref().filter(|tenant| !tenant.is_empty()),
         usual: context.tenant.as_deref().filter(|tenant| !tenant.is_empty()),

@@ -34,13 +34,18 @@ pub async fn run(connection: &Connection, args: &WatchArgs, out: &Out) -> Result
     }
 }
 
-async fn connect(connection: &Connection) -> Result<Client, Failure> {
+async fn connect(connection: &Connection, context: &Context) -> Result<Client, Failure> {
+    Client::new(context, &context.tenant(connection)?).await
+}
+
+/// A platform that was started anew may sit at other ports, with another key.
+async fn connect_again(connection: &Connection) -> Result<Client, Failure> {
     let (context, _) = Context::find(connection)?;
-    Client::new(&context, &context.tenant(connection)?).await
+    connect(connection, &context).await
 }
 
 async fn watch(connection: &Connection, args: &WatchArgs, out: &Out) -> Result<(), Failure> {
-    let mut client = connect(connection).await?;
+    let mut client = connect(connection, &Context::open(connection, out)?).await?;
     let from_now = args.after.is_none();
     let cursor = args.after.as_deref().filter(|after| *after != "start");
     let mut feed = Feed::new(cursor, args.correlation.as_deref());
@@ -64,16 +69,14 @@ async fn watch(connection: &Connection, args: &WatchArgs, out: &Out) -> Result<(
                     sleep(PAUSE).await;
                 }
             }
-            Err(error @ (ReadError::NotFound { .. } | ReadError::Unreadable { .. })) => {
-                return Err(error.into());
-            }
-            Err(error) => {
+            // Its key was right a moment ago: the platform is another one now.
+            Err(error) if error.may_pass() || matches!(error, ReadError::Key { .. }) => {
                 away.get_or_insert_with(Away::default).wait(&error, out).await;
-                // A platform that was started anew may sit at other ports, with another key.
-                if let Ok(again) = connect(connection).await {
+                if let Ok(again) = connect_again(connection).await {
                     client = again;
                 }
             }
+            Err(error) => return Err(error.into()),
         }
     }
 }

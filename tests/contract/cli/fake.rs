@@ -37,6 +37,8 @@ const REQUEST_BYTES_MAX: usize = 1024 * 1024;
 
 pub const KEY: &str = "the-function-key";
 const BUS_KEY: &str = "the-bus-key";
+/// The token of whoever is logged in to Azure.
+pub const LOGIN_TOKEN: &str = "the-login-token";
 pub const TENANT: &str = "connectsoft";
 
 /// A message as Service Bus got it.
@@ -116,6 +118,14 @@ impl Fake {
 
     pub async fn run(&self, args: &[&str]) -> Ran {
         run(self.folder.path(), args).await
+    }
+
+    /// Changes the context.
+    pub fn context(&self, change: impl FnOnce(&mut Value)) {
+        let file = self.folder.path().join(".runtime/context.json");
+        let mut context = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        change(&mut context);
+        write_private(&file, &context.to_string());
     }
 
     pub fn write(&self, name: &str, text: &str) {
@@ -212,8 +222,12 @@ async fn post(
     StatusCode::CREATED.into_response()
 }
 
-/// Whether a shared access signature is made with the key, for a resource and an end that it names.
+/// Whether it is the login's token, or a shared access signature made with the key, for a resource
+/// and an end that it names.
 fn is_signed(authorization: &str) -> bool {
+    if authorization == format!("Bearer {LOGIN_TOKEN}") {
+        return true;
+    }
     let Some(token) = authorization.strip_prefix("SharedAccessSignature ") else { return false };
     let parts = token.split('&').filter_map(|part| part.split_once('=')).collect::<HashMap<_, _>>();
     let decoded = |name: &str| percent_decode_str(parts[name]).decode_utf8().unwrap().into_owned();

@@ -1,14 +1,17 @@
 //! `send`, and what it says of the end.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    os::unix::fs::PermissionsExt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
-use super::fake::{Fake, TENANT, not_found, run};
+use super::fake::{Fake, LOGIN_TOKEN, Ran, TENANT, not_found, run};
 
 const DEPLOY: &str = r#"{"environmentId":"env-1","workloads":[{"moduleId":"module-reservations","componentType":"api","image":"acr.azurecr.io/reservations-api:1.4.2","target":"container-apps"}]}"#;
 
@@ -183,23 +186,48 @@ async fn without_a_platform_it_is_said_how_to_start_one() {
     assert!(ran.err.contains("start one with `runtimectl up`"), "{}", ran.err);
 
     let fake = silent().await;
-    let root = fake.folder.path().to_owned();
-    let ran = {
-        // Nobody listens at port 1.
-        let text = std::fs::read_to_string(root.join(".runtime/context.json")).unwrap();
-        let mut context: Value = serde_json::from_str(&text).unwrap();
+    // Nobody listens at port 1.
+    fake.context(|context| {
         context["functionsEndpoint"] = json!("http://127.0.0.1:1");
         context["serviceBusEndpoint"] = json!("https://bus.localhost:1");
-        std::fs::write(root.join(".runtime/context.json"), context.to_string()).unwrap();
-        run(&root, &["get", "environments"]).await
-    };
+    });
+    let ran = fake.run(&["get", "environments"]).await;
     assert_eq!(ran.code, Some(2), "{ran:?}");
     assert!(
         ran.err.contains("The platform at http://127.0.0.1:1 cannot be reached\n  caused by: "),
         "{}",
         ran.err
     );
-    let ran = run(&root, &["send", "deploy", "-f", "deploy.json"]).await;
+    let ran = fake.run(&["send", "deploy", "-f", "deploy.json"]).await;
     assert_eq!(ran.code, Some(2), "{ran:?}");
     assert!(ran.err.contains("Service Bus at https://bus.localhost:1 cannot be reached"), "{}", ran.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_connection_string_the_azure_login_is_used() {
+    let fake = silent().await;
+    fake.context(|context| drop(context.as_object_mut().unwrap().shift_remove("serviceBusConnectionString")));
+    let tools = fake.folder.path().join("tools");
+    std::fs::create_dir(&tools).unwrap();
+    let answer = json!({"accessToken": LOGIN_TOKEN, "tokenType": "Bearer", "expires_on": 4_102_444_800_u64, "expiresOn": "2100-01-01 00:00:00.000000"});
+    std::fs::write(tools.join("az"), format!("#!/bin/sh\necho '{answer}'\n")).unwrap();
+    std::fs::set_permissions(tools.join("az"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", tools.display());
+    let mut command = fake.command(&["send", "deploy", "-f", "deploy.json"]);
+    let ran: Ran = command.env("PATH", path).output().await.unwrap().into();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let posted = fake.posted.lock().unwrap().clone();
+    assert_eq!(posted[0].headers["authorization"], format!("Bearer {LOGIN_TOKEN}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_is_not_asked_for_this_machine_and_an_open_context_is_warned_about() {
+    let fake = silent().await;
+    let file = fake.folder.path().join(".runtime/context.json");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let mut command = fake.command(&["send", "deploy", "-f", "deploy.json"]);
+    command.env("http_proxy", "http://127.0.0.1:1").env("https_proxy", "http://127.0.0.1:1");
+    let ran: Ran = command.output().await.unwrap().into();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.err.contains("run `chmod 600 "), "{}", ran.err);
 }
