@@ -1,0 +1,184 @@
+//! The bodies that are sent to Container Apps.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    DEPLOYMENT_VARIABLE,
+    reading::{self, Traffic},
+};
+use crate::ports::compute::{RevisionSpec, WorkloadRef};
+
+/// Registries of Azure, to which workloads sign in as their own identity.
+const AZURE_REGISTRY_SUFFIX: &str = ".azurecr.io";
+
+/// A whole new app, whose first revision, `name`, takes all traffic.
+pub(super) fn first_revision(workload: &WorkloadRef, revision: &RevisionSpec, name: &str) -> Value {
+    let target = &workload.target;
+    let mut configuration = json!({
+        "activeRevisionsMode": "Multiple",
+        "ingress": ingress(revision, &[all_to(name)]),
+    });
+    if let Some(server) = azure_registry(&revision.image) {
+        configuration["registries"] = json!([{ "server": server, "identity": target.identity_id }]);
+    }
+    json!({
+        "location": target.region,
+        "tags": target.tags,
+        "identity": {
+            "type": "UserAssigned",
+            "userAssignedIdentities": { target.identity_id.as_str(): {} },
+        },
+        "properties": {
+            "environmentId": target.host_id,
+            "configuration": configuration,
+            "template": {
+                "revisionSuffix": revision.suffix,
+                "containers": [container(&Map::new(), &workload.name, revision)],
+                "scale": scale(revision),
+            },
+        },
+    })
+}
+
+/// The patch that adds revision `name` to an app. `traffic` is who keeps the traffic; the new
+/// revision takes it where that is nobody.
+pub(super) fn revision_beside(
+    app: &Value,
+    workload: &WorkloadRef,
+    revision: &RevisionSpec,
+    name: &str,
+    traffic: Vec<Traffic>,
+) -> Value {
+    let serves = !traffic.is_empty();
+    let traffic = if serves { traffic } else { vec![all_to(name)] };
+    let has_ingress = app.pointer("/properties/configuration/ingress").is_some_and(Value::is_object);
+    let ingress = if serves && has_ingress {
+        json!({ "traffic": entries(&traffic) })
+    } else {
+        ingress(revision, &traffic)
+    };
+    let mut configuration = json!({ "activeRevisionsMode": "Multiple", "ingress": ingress });
+    if let Some(registries) = registries_with(app, workload, revision) {
+        configuration["registries"] = registries;
+    }
+    json!({
+        "tags": workload.target.tags,
+        "properties": {
+            "configuration": configuration,
+            "template": {
+                "revisionSuffix": revision.suffix,
+                "containers": containers_with(app, workload, revision),
+                "scale": scale(revision),
+            },
+        },
+    })
+}
+
+/// The patch that gives traffic by `weights`. Labels stay where they are.
+pub(super) fn traffic(app: &Value, weights: &BTreeMap<String, u32>) -> Value {
+    let now = reading::traffic(app);
+    let label =
+        |name: &str| now.iter().find(|entry| entry.is_for(name)).and_then(|entry| entry.label.clone());
+    let mut wanted = weights
+        .iter()
+        .map(|(name, weight)| Traffic { revision: name.clone(), weight: *weight, label: label(name) })
+        .filter(|entry| entry.weight > 0 || entry.label.is_some())
+        .collect::<Vec<_>>();
+    for entry in &now {
+        if entry.label.is_some() && !weights.keys().any(|name| entry.is_for(name)) {
+            wanted.push(Traffic { weight: 0, ..entry.clone() });
+        }
+    }
+    json!({ "properties": { "configuration": { "ingress": { "traffic": entries(&wanted) } } } })
+}
+
+fn all_to(name: &str) -> Traffic {
+    Traffic { revision: name.to_owned(), weight: 100, label: None }
+}
+
+fn entries(traffic: &[Traffic]) -> Vec<Value> {
+    let entry = |entry: &Traffic| {
+        let mut body =
+            json!({ "revisionName": entry.revision, "weight": entry.weight, "latestRevision": false });
+        if let Some(label) = &entry.label {
+            body["label"] = json!(label);
+        }
+        body
+    };
+    traffic.iter().map(entry).collect()
+}
+
+fn ingress(revision: &RevisionSpec, traffic: &[Traffic]) -> Value {
+    json!({
+        "external": true,
+        "targetPort": revision.port,
+        "transport": "auto",
+        "allowInsecure": false,
+        "traffic": entries(traffic),
+    })
+}
+
+fn scale(revision: &RevisionSpec) -> Value {
+    json!({ "minReplicas": revision.min_replicas, "maxReplicas": revision.max_replicas })
+}
+
+/// The whole list of containers, for a patch replaces it whole: ours renewed, others' as they are.
+fn containers_with(app: &Value, workload: &WorkloadRef, revision: &RevisionSpec) -> Vec<Value> {
+    let pointer = "/properties/template/containers";
+    let mut containers = app.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
+    let is_ours =
+        |container: &Value| container.get("name").and_then(Value::as_str) == Some(workload.name.as_str());
+    let nothing = Map::new();
+    match containers.iter().position(is_ours) {
+        Some(ours) => {
+            let known = containers[ours].as_object().unwrap_or(&nothing);
+            containers[ours] = container(known, &workload.name, revision);
+        }
+        None => containers.insert(0, container(&nothing, &workload.name, revision)),
+    }
+    containers
+}
+
+/// The workload's container: `known` with what a revision says. What it does not speak of (probes,
+/// volume mounts, variables that refer to a secret) stays.
+fn container(known: &Map<String, Value>, name: &str, revision: &RevisionSpec) -> Value {
+    let mut container = known.clone();
+    let bound = known.get("env").and_then(Value::as_array).into_iter().flatten().filter(|variable| {
+        let is_secret = variable.get("secretRef").is_some_and(Value::is_string);
+        let name = variable.get("name").and_then(Value::as_str).unwrap_or_default();
+        is_secret && !revision.env.contains_key(name)
+    });
+    let given = revision.env.iter().filter(|(name, _)| name.as_str() != DEPLOYMENT_VARIABLE);
+    let mut env = given.map(|(name, value)| json!({ "name": name, "value": value })).collect::<Vec<_>>();
+    env.extend(bound.cloned());
+    env.push(json!({ "name": DEPLOYMENT_VARIABLE, "value": revision.deployment_id }));
+    container.insert("name".to_owned(), json!(name));
+    container.insert("image".to_owned(), json!(revision.image));
+    container.insert("env".to_owned(), json!(env));
+    // Whole, without the read-only share of storage that a read has beside them.
+    container.insert("resources".to_owned(), json!({ "cpu": revision.cpu, "memory": revision.memory }));
+    Value::Object(container)
+}
+
+/// The registry of an image, if it is one of Azure's.
+fn azure_registry(image: &str) -> Option<&str> {
+    let (server, _) = image.split_once('/')?;
+    server.to_ascii_lowercase().ends_with(AZURE_REGISTRY_SUFFIX).then_some(server)
+}
+
+/// The whole list of registries with the image's own; none where it is there already or not needed.
+fn registries_with(app: &Value, workload: &WorkloadRef, revision: &RevisionSpec) -> Option<Value> {
+    let server = azure_registry(&revision.image)?;
+    let pointer = "/properties/configuration/registries";
+    let mut registries = app.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
+    let is_this = |registry: &Value| {
+        registry.get("server").and_then(Value::as_str).is_some_and(|known| known.eq_ignore_ascii_case(server))
+    };
+    if registries.iter().any(is_this) {
+        return None;
+    }
+    registries.push(json!({ "server": server, "identity": workload.target.identity_id }));
+    Some(json!(registries))
+}
