@@ -69,10 +69,8 @@ pub fn credential(
     let made: azure_core::Result<Arc<dyn TokenCredential>> = match kind {
         CredentialKind::Managed => return managed(None, client),
         CredentialKind::Workload => {
-            let credential_options = ClientAssertionCredentialOptions {
-                client_options: client_options(client),
-                ..ClientAssertionCredentialOptions::default()
-            };
+            let credential_options =
+                ClientAssertionCredentialOptions { client_options: client_options(client) };
             let options = WorkloadIdentityCredentialOptions { credential_options, ..Default::default() };
             WorkloadIdentityCredential::new(Some(options)).map(|made| made as _)
         }

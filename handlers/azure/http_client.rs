@@ -2,7 +2,7 @@
 //! a setting names it, in one root more; names under `localhost` on loopback where a setting says so.
 //!
 //! Deliberately absent: redirects (no service of ours redirects, and a token must not follow one)
-//! and retries (each adapter knows what may be said twice).
+//! and retries of what may have been done (each adapter knows what may be said twice).
 
 use std::{
     error::Error,
@@ -90,7 +90,6 @@ pub(super) fn builder(settings: &HttpSettings) -> Result<reqwest::ClientBuilder,
     }
     let mut builder = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
         .tcp_nodelay(true)
         .connect_timeout(settings.connect_timeout)
         .timeout(settings.request_timeout);

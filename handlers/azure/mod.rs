@@ -6,6 +6,7 @@
 
 pub mod container_apps;
 pub mod credential;
+pub mod direct;
 pub mod http_client;
 pub mod probe;
 pub mod resource_manager;
@@ -13,5 +14,3 @@ pub mod service_bus;
 
 #[cfg(all(test, feature = "local"))]
 mod testing;
-
-

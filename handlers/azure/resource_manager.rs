@@ -226,7 +226,14 @@ impl ResourceManager {
         let body = body.map(|body| Bytes::from(body.to_string()));
         match tokio::time::timeout(CALL_TIMEOUT, self.tries(method, &url, body)).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(Fault::transient(doing, error.reason)),
+            Ok(Err(Unanswered::Unsent(reason) | Unanswered::Lost(reason))) => {
+                Err(Fault::transient(doing, reason))
+            }
+            Ok(Err(Unanswered::TooLong)) => Err(rejected(
+                doing,
+                "AnswerTooLong",
+                format!("the answer is longer than {ANSWER_BYTES_MAX} bytes"),
+            )),
             Err(_) => {
                 Err(Fault::transient(doing, format!("no answer within {} seconds", CALL_TIMEOUT.as_secs())))
             }
@@ -268,28 +275,31 @@ impl ResourceManager {
         while let Some(chunk) = stream.next().await {
             bytes.extend_from_slice(&chunk?);
             if bytes.len() > ANSWER_BYTES_MAX {
-                let reason = format!("the answer is longer than {ANSWER_BYTES_MAX} bytes");
-                return Err(Unanswered { unsent: false, reason });
+                return Err(Unanswered::TooLong);
             }
         }
         Ok(Answer::new(u16::from(status), &headers, bytes))
     }
 }
 
-/// A call to which there was no answer.
-struct Unanswered {
+/// A call to which there was no answer, and why.
+enum Unanswered {
     /// It is known that Azure did not see it.
-    unsent: bool,
-    reason: String,
+    Unsent(String),
+    /// Azure may have done it.
+    Lost(String),
+    /// The answer is longer than [`ANSWER_BYTES_MAX`].
+    TooLong,
 }
 
 impl From<azure_core::Error> for Unanswered {
     fn from(error: azure_core::Error) -> Self {
-        let no_token = matches!(error.kind(), ErrorKind::Credential);
-        let prefix = if no_token { "there is no token for Resource Manager: " } else { "" };
-        Self {
-            unsent: matches!(error.kind(), ErrorKind::Connection),
-            reason: format!("{prefix}{}", reason(&error)),
+        match error.kind() {
+            ErrorKind::Credential => {
+                Self::Unsent(format!("there is no token for Resource Manager: {}", reason(&error)))
+            }
+            ErrorKind::Connection => Self::Unsent(reason(&error)),
+            _ => Self::Lost(reason(&error)),
         }
     }
 }
@@ -305,12 +315,14 @@ fn may_retry(method: Method, outcome: &Result<Answer, Unanswered>, retry: u32) -
     match outcome {
         Ok(answer) => match answer.status {
             429 | 503 => true,
-            // The token may have been revoked; the policy has dropped it and will ask for another.
+            // The token may just have been revoked: the policy drops it and asks the credential anew.
             401 => retry == 0,
             408 | 500 | 502 | 504 => repeatable,
             _ => false,
         },
-        Err(unanswered) => unanswered.unsent || repeatable,
+        Err(Unanswered::Unsent(_)) => true,
+        Err(Unanswered::Lost(_)) => repeatable,
+        Err(Unanswered::TooLong) => false,
     }
 }
 

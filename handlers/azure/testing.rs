@@ -44,6 +44,9 @@ impl Seen {
     }
 }
 
+/// Status, headers and body of an answer.
+pub type Line = (u16, Vec<(&'static str, String)>, Value);
+
 type Answers = Arc<dyn Fn(&Seen) -> Response + Send + Sync>;
 
 struct Shared {
@@ -97,7 +100,7 @@ impl Server {
     }
 
     /// Answers one after another, the last one for ever.
-    pub async fn scripted(audience: &str, script: Vec<(u16, Vec<(&'static str, String)>, Value)>) -> Self {
+    pub async fn scripted(audience: &str, script: Vec<Line>) -> Self {
         let script = Mutex::new(VecDeque::from(script));
         Self::start(audience, move |_| {
             let mut script = script.lock().unwrap();

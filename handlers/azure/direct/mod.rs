@@ -15,11 +15,12 @@ mod references;
 #[cfg(test)]
 mod testing;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::Value;
 
+use super::resource_manager::{LongRunning, Reply, ResourceManager};
 use crate::{
     outcome::Fault,
     ports::{
@@ -47,18 +48,22 @@ pub trait Arm: Send + Sync {
     async fn put(&self, id: &str, api_version: &str, body: &Value) -> Result<Reply, Fault>;
 
     /// Looks once at a write that was not finished.
-    async fn look(&self, operation: &Value) -> Result<Reply, Fault>;
+    async fn look(&self, operation: &LongRunning) -> Result<Reply, Fault>;
 }
 
-/// What came of a write.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Reply {
-    /// The resource as Azure answered it.
-    Done(Value),
-    /// Look again with `operation`, not before `again_in`.
-    Running { operation: Value, again_in: Duration },
-    /// Azure tried and gave up.
-    Failed { code: String, detail: String },
+#[async_trait]
+impl Arm for ResourceManager {
+    async fn get(&self, id: &str, api_version: &str) -> Result<Option<Value>, Fault> {
+        Self::get(self, id, api_version).await
+    }
+
+    async fn put(&self, id: &str, api_version: &str, body: &Value) -> Result<Reply, Fault> {
+        Self::put(self, id, api_version, body).await
+    }
+
+    async fn look(&self, operation: &LongRunning) -> Result<Reply, Fault> {
+        Self::look(self, operation).await
+    }
 }
 
 /// The engine.

@@ -22,7 +22,8 @@ impl<'a> Ordered<'a> {
     /// wait for each other.
     pub fn new(doing: &str, desired: &'a [Resource]) -> Result<Self, Fault> {
         if desired.len() > RESOURCES_MAX {
-            let detail = format!("there are {} resources, the most in one list are {RESOURCES_MAX}", desired.len());
+            let detail =
+                format!("there are {} resources, the most in one list are {RESOURCES_MAX}", desired.len());
             return Err(rejected(doing, detail));
         }
         let needs = needs(doing, desired)?;
@@ -68,12 +69,17 @@ impl<'a> Ordered<'a> {
     ///
     /// # Errors
     /// [`Fault::Rejected`] where the plan is not of this list.
-    pub fn changes<'p>(&self, doing: &str, plan: &'p [PlannedChange]) -> Result<BTreeMap<&'p str, &'p PlannedChange>, Fault> {
+    pub fn changes<'p>(
+        &self,
+        doing: &str,
+        plan: &'p [PlannedChange],
+    ) -> Result<BTreeMap<&'p str, &'p PlannedChange>, Fault> {
         let changes: BTreeMap<_, _> = plan.iter().map(|change| (change.key.as_str(), change)).collect();
         for resource in &self.resources {
             let fits = changes.get(resource.key.as_str()).is_some_and(|change| change.id == resource.id);
             if !fits {
-                let detail = format!("the plan says nothing of `{}` at `{}`; plan again", resource.key, resource.id);
+                let detail =
+                    format!("the plan says nothing of `{}` at `{}`; plan again", resource.key, resource.id);
                 return Err(rejected(doing, detail));
             }
         }

@@ -55,7 +55,8 @@ mod tests {
 
     #[test]
     fn only_a_whole_text_of_the_right_form_is_a_reference() {
-        let found = |text: &str| reference(&json!(text)).map(|found| (found.key.to_owned(), found.path.to_owned()));
+        let found =
+            |text: &str| reference(&json!(text)).map(|found| (found.key.to_owned(), found.path.to_owned()));
         assert_eq!(found("${a-b.c.d}"), Some(("a-b".into(), "c.d".into())));
         for text in ["", "a.b", "${a}", "x${a.b}", "${a.b}x", "$a.b"] {
             assert_eq!(found(text), None, "{text}");

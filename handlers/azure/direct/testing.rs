@@ -10,8 +10,9 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Arm, Reply};
+use super::Arm;
 use crate::{
+    azure::resource_manager::{LongRunning, Reply},
     outcome::Fault,
     ports::{clock::Clock, infrastructure::Resource},
 };
@@ -79,6 +80,16 @@ impl MemoryArm {
         calls.into_iter().filter(|call| call.starts_with("PUT")).collect()
     }
 
+    /// Ends what Azure is at work on and nobody in `pending` remembers.
+    pub fn finish_forgotten(&self, pending: &BTreeMap<String, Value>) {
+        let mut world = self.0.lock().unwrap();
+        for (key, body) in &mut world.there {
+            if body["properties"]["provisioningState"] == "Creating" && !pending.contains_key(key) {
+                body["properties"]["provisioningState"] = json!("Succeeded");
+            }
+        }
+    }
+
     /// The most writes that were on their way at one time.
     pub fn in_flight_most(&self) -> usize {
         self.0.lock().unwrap().in_flight_most
@@ -99,7 +110,11 @@ fn answered(world: &mut World, key: &str, body: &Value, state: &str) -> Value {
 }
 
 fn lost() -> Fault {
-    Fault::Transient { doing: "writing".to_owned(), retry_after: None, source: "the connection was lost".into() }
+    Fault::Transient {
+        doing: "writing".to_owned(),
+        retry_after: None,
+        source: "the connection was lost".into(),
+    }
 }
 
 #[async_trait]
@@ -134,19 +149,20 @@ impl Arm for MemoryArm {
         }
     }
 
-    async fn look(&self, operation: &Value) -> Result<Reply, Fault> {
+    async fn look(&self, operation: &LongRunning) -> Result<Reply, Fault> {
         let mut world = self.0.lock().unwrap();
-        let key = operation["key"].as_str().unwrap().to_owned();
-        let looks = operation["looks"].as_i64().unwrap();
+        let key = key_of(operation.resource_id());
+        let LongRunning::AsyncOperation { url, .. } = operation else { panic!("{operation:?}") };
+        let looks: i64 = url.parse().unwrap();
         let body = world.there[&key].clone();
         match looks {
             -1 => {
-                world.in_flight -= 1;
+                world.in_flight = world.in_flight.saturating_sub(1);
                 answered(&mut world, &key, &body, "Failed");
                 Ok(Reply::Failed { code: "Broken".to_owned(), detail: "it broke".to_owned() })
             }
             1 => {
-                world.in_flight -= 1;
+                world.in_flight = world.in_flight.saturating_sub(1);
                 Ok(Reply::Done(answered(&mut world, &key, &body, "Succeeded")))
             }
             looks => Ok(running(&key, looks - 1)),
@@ -154,8 +170,16 @@ impl Arm for MemoryArm {
     }
 }
 
+/// An operation whose URL is how many looks are left.
 fn running(key: &str, looks: i64) -> Reply {
-    Reply::Running { operation: json!({ "key": key, "looks": looks }), again_in: Duration::from_secs(1) }
+    let operation = LongRunning::AsyncOperation {
+        url: looks.to_string(),
+        resource_id: format!("/subscriptions/s/things/{key}"),
+        api_version: "2026-01-01".to_owned(),
+        read_back: true,
+        looks: 0,
+    };
+    Reply::Running { operation, again_in: Duration::from_secs(1) }
 }
 
 /// A clock that goes on when it is told to.

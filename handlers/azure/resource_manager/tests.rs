@@ -3,13 +3,14 @@
 use serde_json::json;
 
 use super::*;
-use crate::azure::testing::{Issuer, Server, reply};
+use crate::azure::{
+    http_client::client_options,
+    testing::{Issuer, Line, Server, reply},
+};
 
 const AUDIENCE: &str = "https://management.azure.com";
 const APP: &str = "/subscriptions/s/resourceGroups/g/providers/Microsoft.App/containerApps/a";
 const VERSION: &str = "2026-01-01";
-
-type Line = (u16, Vec<(&'static str, String)>, Value);
 
 fn line(status: u16, body: Value) -> Line {
     (status, vec![], body)
@@ -270,6 +271,28 @@ async fn what_may_have_been_done_is_not_said_twice() {
         assert!(matches!(fault, Fault::Transient { .. }), "{method}");
         assert_eq!(server.lines().len(), times, "{method}");
     }
+}
+
+#[tokio::test]
+async fn an_azure_that_is_not_there_is_transient_and_its_url_is_not_told() {
+    let server = Server::scripted(AUDIENCE, vec![line(200, Value::Null)]).await;
+    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let endpoint = format!("https://server.localhost:{free}");
+    let manager =
+        ResourceManager::new(&endpoint, client_options(&server.client()), Arc::new(Issuer)).unwrap();
+    let fault = manager.get(APP, VERSION).await.unwrap_err();
+    assert!(matches!(fault, Fault::Transient { retry_after: None, .. }));
+    let chain = fault.chain();
+    assert!(chain.starts_with(&format!("reading `{APP}`: Connection refused")), "{chain}");
+    assert!(!chain.contains("https://"), "{chain}");
+}
+
+#[tokio::test]
+async fn an_answer_without_end_is_not_read_to_its_end() {
+    let server = Server::scripted(AUDIENCE, vec![line(200, json!("x".repeat(ANSWER_BYTES_MAX)))]).await;
+    let fault = server.resource_manager().get(APP, VERSION).await.unwrap_err();
+    assert!(matches!(fault, Fault::Rejected { code, .. } if code == "AnswerTooLong"));
+    assert_eq!(server.lines().len(), 1);
 }
 
 #[tokio::test]
