@@ -39,12 +39,47 @@ pub struct Connection {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Demo(DemoArgs),
+    Up(UpArgs),
     Send(SendArgs),
     Get(GetArgs),
     Watch(WatchArgs),
     Explain(ExplainArgs),
     Logs(LogsArgs),
     Stage(StageArgs),
+}
+
+/// Start the platform on this machine and tell its story, from nothing to a release that is taken back
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  runtimectl demo --keep")]
+pub struct DemoArgs {
+    /// Where it keeps its data [default: a temporary directory]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Leave the data there, and the platform running until Ctrl-C
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// Run the whole platform on this machine
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  runtimectl up --images images.json\n\nCtrl-C stops it; what it knew is there the next time.")]
+pub struct UpArgs {
+    /// Where it keeps its data
+    #[arg(long, value_name = "DIR", default_value = ".runtime")]
+    pub data: PathBuf,
+    /// Keep nothing
+    #[arg(long, conflicts_with = "data")]
+    pub ephemeral: bool,
+    /// The function app: the folder with host.json [default: the nearest upwards]
+    #[arg(long, value_name = "DIR")]
+    pub app: Option<PathBuf>,
+    /// What images do when they run: a catalogue, which may name programs of your own
+    #[arg(long, value_name = "FILE")]
+    pub images: Option<PathBuf>,
+    /// Where the HTTP functions listen; the stand-ins follow. Other ports are taken where these are in use
+    #[arg(long, value_name = "N")]
+    pub port: Option<u16>,
 }
 
 /// Send a command to the platform, and see what becomes of it

@@ -13,6 +13,7 @@ mod cli;
 mod client;
 mod commands;
 mod context;
+mod demo;
 mod explain;
 mod failure;
 mod feed;
@@ -26,12 +27,16 @@ mod send;
 mod stage;
 mod story;
 mod tree;
+mod up;
 mod watch;
 
 /// One for the work at hand, one for what waits beside it.
 const WORKER_THREADS: usize = 2;
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(up::GUARD_ARGUMENT) {
+        return up::guard();
+    }
     let cli = Cli::parse();
     // Only a second installation could be refused, and this is the first.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -54,6 +59,8 @@ fn main() -> ExitCode {
 async fn dispatch(cli: Cli, out: &Out) -> Result<ExitCode, Failure> {
     let Cli { connection, command } = cli;
     match command {
+        cli::Command::Demo(args) => demo::run(&args, out).await,
+        cli::Command::Up(args) => up::run(&args, out).await,
         cli::Command::Send(args) => send::run(&connection, &args, out).await,
         cli::Command::Get(args) => get::run(&connection, &args, out).await,
         cli::Command::Watch(args) => watch::run(&connection, &args, out).await,

@@ -10,7 +10,7 @@ mod log;
 mod ports;
 mod world;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 pub use guardian::{GUARD_ARGUMENT, guard};
 pub use world::{World, WorldOptions};
@@ -25,7 +25,7 @@ pub async fn run(args: &UpArgs, out: &Out) -> Result<ExitCode, Failure> {
     let temporary = if args.ephemeral { Some(data::temporary()?) } else { None };
     let directory = match &temporary {
         Some(temporary) => temporary.path().to_owned(),
-        None => args.data.clone().unwrap_or_else(|| PathBuf::from(".runtime")),
+        None => args.data.clone(),
     };
     let options = WorldOptions { data: directory, app: args.app.clone(), images: args.images.clone(), port: args.port };
     let mut world = World::start(options, out).await?;
