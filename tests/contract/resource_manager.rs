@@ -11,7 +11,8 @@ use bench::{Bench, GROUP, SUBSCRIPTION};
 use serde_json::{Value, json};
 
 const VAULT: &str = "/subscriptions/s1/resourceGroups/Rg/providers/Microsoft.KeyVault/vaults/kv";
-const ENVIRONMENT: &str = "/subscriptions/s1/resourceGroups/Rg/providers/Microsoft.App/managedEnvironments/env";
+const ENVIRONMENT: &str =
+    "/subscriptions/s1/resourceGroups/Rg/providers/Microsoft.App/managedEnvironments/env";
 
 fn vault_body() -> Value {
     json!({ "location": "westeurope", "tags": { "a": "1" }, "properties": { "enableRbacAuthorization": true } })
@@ -37,7 +38,9 @@ async fn a_resource_needs_its_parent_and_its_location() {
     let refused = bench.put(VAULT, vault_body()).await;
     assert_eq!((refused.status, refused.code()), (404, "ResourceGroupNotFound"));
     bench.group().await;
-    let refused = bench.put(&format!("{GROUP}/providers/Microsoft.Network/virtualNetworks/v/subnets/s"), json!({})).await;
+    let refused = bench
+        .put(&format!("{GROUP}/providers/Microsoft.Network/virtualNetworks/v/subnets/s"), json!({}))
+        .await;
     assert_eq!((refused.status, refused.code()), (404, "ParentResourceNotFound"));
     let refused = bench.put(VAULT, json!({ "properties": {} })).await;
     assert_eq!((refused.status, refused.code()), (400, "LocationRequired"));
@@ -56,7 +59,10 @@ async fn ids_have_no_case_and_keep_the_one_they_were_first_written_in() {
     bench.pass(Duration::from_secs(2));
     let again = bench.put(VAULT, vault_body()).await;
     assert_eq!(again.status, 200);
-    assert_eq!(again.body["id"], json!("/subscriptions/s1/resourceGroups/Rg/providers/Microsoft.KeyVault/vaults/Kv"));
+    assert_eq!(
+        again.body["id"],
+        json!("/subscriptions/s1/resourceGroups/Rg/providers/Microsoft.KeyVault/vaults/Kv")
+    );
     assert_eq!(bench.get(&VAULT.to_uppercase().replace("KV", "kV")).await.body["name"], json!("Kv"));
 }
 
@@ -95,7 +101,9 @@ async fn a_patch_merges_and_etags_guard() {
     bench.pass(Duration::from_secs(2));
     let etag = bench.get(VAULT).await.header("etag").unwrap();
     let url = format!("{VAULT}?api-version=2024-11-01");
-    let patched = bench.send_with("PATCH", &url, &[("if-match", &etag)], Some(json!({ "tags": { "a": null, "b": "2" } }))).await;
+    let patched = bench
+        .send_with("PATCH", &url, &[("if-match", &etag)], Some(json!({ "tags": { "a": null, "b": "2" } })))
+        .await;
     assert_eq!((patched.status, &patched.body["tags"]), (200, &json!({ "b": "2" })));
     let stale = bench.send_with("PUT", &url, &[("if-match", &etag)], Some(vault_body())).await;
     assert_eq!((stale.status, stale.code()), (412, "PreconditionFailed"));
@@ -108,7 +116,10 @@ async fn an_operation_is_followed_at_the_host_that_was_asked_and_blocks_others()
     let bench = Bench::new().await;
     bench.group().await;
     let created = bench.put(ENVIRONMENT, json!({ "location": "West Europe" })).await;
-    assert_eq!((created.status, &created.body["properties"]["provisioningState"]), (201, &json!("InProgress")));
+    assert_eq!(
+        (created.status, &created.body["properties"]["provisioningState"]),
+        (201, &json!("InProgress"))
+    );
     let poll = created.header("azure-asyncoperation").unwrap();
     assert!(poll.starts_with("https://asked.example:77/subscriptions/s1/providers/Microsoft.App/locations/westeurope/operationStatuses/"));
     assert_eq!(created.header("retry-after").as_deref(), Some("1"));
@@ -127,7 +138,11 @@ async fn an_operation_is_followed_at_the_host_that_was_asked_and_blocks_others()
 async fn an_operation_goes_on_over_a_restart() {
     let bench = Bench::new().await;
     bench.group().await;
-    let poll = bench.put(ENVIRONMENT, json!({ "location": "westeurope" })).await.header("azure-asyncoperation").unwrap();
+    let poll = bench
+        .put(ENVIRONMENT, json!({ "location": "westeurope" }))
+        .await
+        .header("azure-asyncoperation")
+        .unwrap();
     let path = poll.strip_prefix("https://asked.example:77").unwrap().to_owned();
     let bench = bench.restart().await;
     assert_eq!(bench.send("GET", &path, None).await.body["status"], json!("InProgress"));
@@ -142,7 +157,10 @@ async fn a_group_goes_with_all_that_is_in_it() {
     bench.group().await;
     bench.put(VAULT, vault_body()).await;
     bench.pass(Duration::from_secs(2));
-    let assignment = format!("{VAULT}/providers/Microsoft.Authorization/roleAssignments/{}", "11111111-1111-1111-1111-111111111111");
+    let assignment = format!(
+        "{VAULT}/providers/Microsoft.Authorization/roleAssignments/{}",
+        "11111111-1111-1111-1111-111111111111"
+    );
     let role = json!({ "properties": { "roleDefinitionId": "/r", "principalId": "p" } });
     assert_eq!(bench.put(&assignment, role.clone()).await.status, 201);
     let twin = bench.put(&assignment.replace("1111-1111-", "1111-2222-"), role.clone()).await;
@@ -163,7 +181,8 @@ async fn a_group_goes_with_all_that_is_in_it() {
     assert_eq!(bench.send("GET", path, None).await.status, 204);
     assert_eq!(bench.send("HEAD", &format!("{GROUP}?api-version=2024-03-01"), None).await.status, 404);
     assert_eq!(bench.get(VAULT).await.code(), "ResourceGroupNotFound");
-    let groups = bench.send("GET", &format!("{SUBSCRIPTION}/resourceGroups?api-version=2024-03-01"), None).await;
+    let groups =
+        bench.send("GET", &format!("{SUBSCRIPTION}/resourceGroups?api-version=2024-03-01"), None).await;
     assert_eq!(groups.body, json!({ "value": [] }));
 }
 
@@ -189,7 +208,11 @@ async fn an_identity_always_has_the_same_principal() {
     let id = format!("{GROUP}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/id");
     let body = json!({ "location": "westeurope" });
     let first = bench.put(&id, body.clone()).await.body["properties"].clone();
-    assert!(first["principalId"].is_string() && first["clientId"].is_string() && first["principalId"] != first["clientId"]);
+    assert!(
+        first["principalId"].is_string()
+            && first["clientId"].is_string()
+            && first["principalId"] != first["clientId"]
+    );
     assert_eq!(bench.send("DELETE", &format!("{id}?api-version=2023-01-31"), None).await.status, 200);
     assert_eq!(bench.send("DELETE", &format!("{id}?api-version=2023-01-31"), None).await.status, 204);
     assert_eq!(bench.put(&id, body).await.body["properties"], first);
@@ -201,7 +224,9 @@ async fn a_fault_refuses_or_loses_the_answer_or_fails_the_operation() {
     bench.group().await;
     let fault = |value: Value| serde_json::from_value(json!([value])).unwrap();
     let azure = bench.azure();
-    azure.inject(fault(json!({ "match": { "method": "PUT" }, "fault": { "kind": "429", "retryAfter": 7 } }))).unwrap();
+    azure
+        .inject(fault(json!({ "match": { "method": "PUT" }, "fault": { "kind": "429", "retryAfter": 7 } })))
+        .unwrap();
     let throttled = bench.put(VAULT, vault_body()).await;
     assert_eq!((throttled.status, throttled.header("retry-after").as_deref()), (429, Some("7")));
     assert_eq!(bench.get(VAULT).await.status, 404);
@@ -214,10 +239,17 @@ async fn a_fault_refuses_or_loses_the_answer_or_fails_the_operation() {
     let fails = json!({ "match": { "pathContains": "managedenv" },
         "fault": { "kind": "operationFails", "code": "QuotaExceeded", "message": "No." } });
     azure.inject(fault(fails)).unwrap();
-    let poll = bench.put(ENVIRONMENT, json!({ "location": "westeurope" })).await.header("azure-asyncoperation").unwrap();
+    let poll = bench
+        .put(ENVIRONMENT, json!({ "location": "westeurope" }))
+        .await
+        .header("azure-asyncoperation")
+        .unwrap();
     bench.pass(Duration::from_secs(2));
     let status = bench.send("GET", poll.strip_prefix("https://asked.example:77").unwrap(), None).await.body;
-    assert_eq!((&status["status"], &status["error"]), (&json!("Failed"), &json!({ "code": "QuotaExceeded", "message": "No." })));
+    assert_eq!(
+        (&status["status"], &status["error"]),
+        (&json!("Failed"), &json!({ "code": "QuotaExceeded", "message": "No." }))
+    );
     assert_eq!(bench.get(ENVIRONMENT).await.body["properties"]["provisioningState"], json!("Failed"));
 }
 
@@ -228,7 +260,10 @@ async fn asking_for_faults_over_http_needs_a_token() {
     let path = "/local/faults";
     assert_eq!(bench.send_as(None, "POST", path, &[], Some(body.clone())).await.status, 401);
     let added = bench.send("POST", path, Some(body)).await;
-    assert_eq!(added.body, json!([{ "match": {}, "times": 1, "skip": 0, "when": "before", "fault": { "kind": "409" } }]));
+    assert_eq!(
+        added.body,
+        json!([{ "match": {}, "times": 1, "skip": 0, "when": "before", "fault": { "kind": "409" } }])
+    );
     assert_eq!(bench.put(GROUP, json!({ "location": "westeurope" })).await.status, 409);
     assert_eq!(bench.put(GROUP, json!({ "location": "westeurope" })).await.status, 201);
 }

@@ -11,7 +11,8 @@ use std::{
 /// # Errors
 /// When there is no Python, or the packages cannot be installed: what to do.
 pub fn environment(name: &str, packages: &[&str]) -> Result<PathBuf, String> {
-    let target = std::env::current_exe().map_err(|error| format!("this program does not find itself: {error}"))?;
+    let target =
+        std::env::current_exe().map_err(|error| format!("this program does not find itself: {error}"))?;
     // target/<profile>/deps/<this program>
     let target = target.ancestors().nth(3).ok_or("this program is not in a target directory")?;
     let directory = target.join("python").join(name);

@@ -23,14 +23,17 @@ pub fn run() -> Result<(), String> {
     let python = python::environment("resource-manager", &PACKAGES)?;
     let runtime = Runtime::new().map_err(|error| format!("no runtime can be started: {error}"))?;
     runtime.block_on(async {
-        let directory = tempfile::tempdir().map_err(|error| format!("there is no temporary directory: {error}"))?;
+        let directory =
+            tempfile::tempdir().map_err(|error| format!("there is no temporary directory: {error}"))?;
         let authority = Authority::open(directory.path()).map_err(|error| error.to_string())?;
         let tls = authority.server(&["localhost"]).map_err(|error| error.to_string())?;
-        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|error| format!("nothing can listen: {error}"))?;
+        let listener =
+            TcpListener::bind("127.0.0.1:0").await.map_err(|error| format!("nothing can listen: {error}"))?;
         let port = listener.local_addr().map_err(|error| error.to_string())?.port();
         let endpoint = format!("https://localhost:{port}");
         let tokens = Tokens::new([5; 32], "header".to_owned());
-        let options = AzureOptions::new(directory.path().join("azure.db"), tokens.clone(), endpoint.clone(), 9443);
+        let options =
+            AzureOptions::new(directory.path().join("azure.db"), tokens.clone(), endpoint.clone(), 9443);
         let azure = Azure::open(options).map_err(|error| error.to_string())?;
         azure.start().await.map_err(|error| error.to_string())?;
         let server = tokio::spawn(https::serve(listener, Some(tls), azure.router()));
@@ -46,7 +49,10 @@ pub fn run() -> Result<(), String> {
             .spawn()
             .map_err(|error| format!("the judge cannot be started: {error}"))?;
         let mut input = judge.stdin.take().ok_or("the judge has no standard input")?;
-        input.write_all(format!("{token}\n").as_bytes()).await.map_err(|error| format!("the judge does not listen: {error}"))?;
+        input
+            .write_all(format!("{token}\n").as_bytes())
+            .await
+            .map_err(|error| format!("the judge does not listen: {error}"))?;
         drop(input);
         let verdict = timeout(JUDGE_TIMEOUT, judge.wait()).await;
         azure.stop().await;

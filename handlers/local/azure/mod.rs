@@ -135,7 +135,8 @@ impl Azure {
     pub fn open(options: AzureOptions) -> Result<Self, OpenError> {
         let database = Database::open(&options.file, records::FORMS)?;
         let (fleet, notices) = Fleet::new(options.images, options.sink, options.restart_pause);
-        let authority = options.endpoint.split("://").last().unwrap_or_default().trim_end_matches('/').to_owned();
+        let authority =
+            options.endpoint.split("://").last().unwrap_or_default().trim_end_matches('/').to_owned();
         let shared = Shared {
             database,
             fleet: Arc::new(fleet),

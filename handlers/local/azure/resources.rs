@@ -46,7 +46,10 @@ pub(super) enum Effect {
     /// This app's replicas and routes are to be brought in line.
     App(String),
     /// This app's revision is to be started anew.
-    Restart { app: String, revision: String },
+    Restart {
+        app: String,
+        revision: String,
+    },
     /// What is at or below this key is gone.
     Gone(String),
 }
@@ -73,7 +76,8 @@ pub(super) fn show(connection: &Connection, resource: &Resource, naming: &Naming
     match resource.id.spec.name {
         types::APP => container_apps::show(connection, resource, naming, &mut shown)?,
         types::NETWORK => {
-            let subnets = records::within(connection, &resource.id.text, Some(types::SUBNET), "", PAGE_ITEMS_MAX)?;
+            let subnets =
+                records::within(connection, &resource.id.text, Some(types::SUBNET), "", PAGE_ITEMS_MAX)?;
             let subnets = subnets.iter().map(|subnet| defaults::render(subnet, naming)).collect::<Vec<_>>();
             if !subnets.is_empty() || shown["properties"].get("subnets").is_none() {
                 shown["properties"]["subnets"] = json!(subnets);
@@ -137,7 +141,12 @@ pub(super) fn list(
     Ok((listed.map(|resource| show(connection, resource, &call.naming)).collect::<Result<_, _>>()?, next))
 }
 
-pub(super) fn put(connection: &Connection, call: &Call, id: &ResourceId, body: Value) -> Result<Reply, ArmError> {
+pub(super) fn put(
+    connection: &Connection,
+    call: &Call,
+    id: &ResourceId,
+    body: Value,
+) -> Result<Reply, ArmError> {
     let Value::Object(mut body) = body else { return Err(no_object()) };
     let existing = records::load(connection, &id.key())?;
     let id = match &existing {
@@ -153,7 +162,12 @@ pub(super) fn put(connection: &Connection, call: &Call, id: &ResourceId, body: V
 }
 
 /// Applies a JSON merge patch.
-pub(super) fn patch(connection: &Connection, call: &Call, id: &ResourceId, patch: Value) -> Result<Reply, ArmError> {
+pub(super) fn patch(
+    connection: &Connection,
+    call: &Call,
+    id: &ResourceId,
+    patch: Value,
+) -> Result<Reply, ArmError> {
     let Value::Object(mut changes) = patch else { return Err(no_object()) };
     let existing = stored(connection, id)?;
     writable(id)?;
@@ -202,7 +216,9 @@ fn write(
     located(id, existing.as_ref(), &body)?;
     let mut made_revision = false;
     match id.spec.name {
-        types::APP => made_revision = container_apps::apply(connection, call, id, existing.as_ref(), &mut body, whole)?,
+        types::APP => {
+            made_revision = container_apps::apply(connection, call, id, existing.as_ref(), &mut body, whole)?
+        }
         types::ROLE_ASSIGNMENT => assignable(connection, id, existing.as_ref(), &body)?,
         _ => {}
     }
@@ -219,7 +235,9 @@ fn write(
     let slow = match id.spec.write {
         Write::Immediate | Write::ReadOnly => None,
         // A patch of an app that makes no revision is quick; of anything else, tags aside, it is not.
-        Write::AsyncOperation if !whole && id.spec.name == types::APP => made_revision.then_some(Header::Location),
+        Write::AsyncOperation if !whole && id.spec.name == types::APP => {
+            made_revision.then_some(Header::Location)
+        }
         Write::AsyncOperation if whole => Some(Header::AsyncOperation),
         Write::AsyncOperation => Some(Header::Location),
         Write::ProvisioningState => Some(Header::Location).filter(|_| whole),
@@ -227,7 +245,8 @@ fn write(
     let mut poll = None;
     if let Some(header) = slow {
         let takes = call.takes(id.spec.write_ms);
-        let operation = operations::begin(connection, &mut resource, false, takes, call.fails.clone(), call.now)?;
+        let operation =
+            operations::begin(connection, &mut resource, false, takes, call.fails.clone(), call.now)?;
         poll = Some(Poll { header, operation: operation.id, base: poll_base(&resource) })
             .filter(|_| id.spec.write != Write::ProvisioningState);
     } else {
@@ -278,18 +297,21 @@ pub(super) fn delete(connection: &Connection, call: &Call, id: &ResourceId) -> R
     reply.effect = Effect::Gone(key.clone());
     match id.spec.removal {
         Removal::Immediate => {
-            let body = (id.spec.name == types::ROLE_ASSIGNMENT).then(|| defaults::render(&existing, &call.naming));
+            let body =
+                (id.spec.name == types::ROLE_ASSIGNMENT).then(|| defaults::render(&existing, &call.naming));
             records::remove(connection, &key)?;
             reply.body = body;
         }
         Removal::Location => {
             let takes = call.takes(types::REMOVAL_MS);
-            let operation = operations::begin(connection, &mut existing, true, takes, call.fails.clone(), call.now)?;
+            let operation =
+                operations::begin(connection, &mut existing, true, takes, call.fails.clone(), call.now)?;
             if id.spec.name == types::GROUP {
                 mark_deleting(connection, &id.text)?;
             }
             reply.status = StatusCode::ACCEPTED;
-            reply.poll = Some(Poll { header: Header::Location, operation: operation.id, base: poll_base(&existing) });
+            reply.poll =
+                Some(Poll { header: Header::Location, operation: operation.id, base: poll_base(&existing) });
         }
     }
     Ok(reply)
@@ -317,15 +339,20 @@ fn parent(connection: &Connection, id: &ResourceId) -> Result<String, ArmError> 
     };
     let stored_parent = records::load(connection, &id.parent_key())?;
     match stored_parent {
-        Some(found) if found.state == operations::DELETING && parent.spec.name == types::GROUP => Err(ArmError::conflict(
-            "ResourceGroupBeingDeleted",
-            format!("The resource group `{}` is being deleted and cannot take resources.", found.id.name),
-        )),
+        Some(found) if found.state == operations::DELETING && parent.spec.name == types::GROUP => {
+            Err(ArmError::conflict(
+                "ResourceGroupBeingDeleted",
+                format!("The resource group `{}` is being deleted and cannot take resources.", found.id.name),
+            ))
+        }
         Some(found) => Ok(found.id.text),
         None if parent.spec.name == types::GROUP => Err(no_group(&parent.name)),
         None => Err(ArmError::not_found(
             "ParentResourceNotFound",
-            format!("`{}` cannot be written, because its parent `{}` could not be found.", id.name, parent.text),
+            format!(
+                "`{}` cannot be written, because its parent `{}` could not be found.",
+                id.name, parent.text
+            ),
         )),
     }
 }
@@ -343,7 +370,9 @@ fn writable(id: &ResourceId) -> Result<(), ArmError> {
 
 fn preconditions(existing: Option<&Resource>, call: &Call) -> Result<(), ArmError> {
     if call.if_none_match.as_deref() == Some("*") && existing.is_some() {
-        return Err(ArmError::precondition("The resource exists already, and If-None-Match says that it must not."));
+        return Err(ArmError::precondition(
+            "The resource exists already, and If-None-Match says that it must not.",
+        ));
     }
     let Some(wanted) = call.if_match.as_deref() else { return Ok(()) };
     let matches = existing.is_some_and(|existing| wanted == "*" || wanted.trim_matches('"') == existing.etag);
@@ -355,7 +384,8 @@ fn preconditions(existing: Option<&Resource>, call: &Call) -> Result<(), ArmErro
 }
 
 fn not_busy(existing: Option<&Resource>) -> Result<(), ArmError> {
-    let Some(existing) = existing.filter(|existing| existing.operation.is_some() || existing.state == operations::DELETING)
+    let Some(existing) =
+        existing.filter(|existing| existing.operation.is_some() || existing.state == operations::DELETING)
     else {
         return Ok(());
     };
@@ -367,7 +397,9 @@ fn not_busy(existing: Option<&Resource>) -> Result<(), ArmError> {
     };
     let mut error = ArmError::conflict(
         code,
-        format!("The {what} `{name}` cannot be modified while another operation on it is in progress: try again."),
+        format!(
+            "The {what} `{name}` cannot be modified while another operation on it is in progress: try again."
+        ),
     );
     error.retry_after_seconds = Some(1);
     Err(error)
@@ -393,7 +425,12 @@ fn located(id: &ResourceId, existing: Option<&Resource>, body: &Value) -> Result
 }
 
 /// A principal has a role in a scope once, and an assignment cannot be changed.
-fn assignable(connection: &Connection, id: &ResourceId, existing: Option<&Resource>, body: &Value) -> Result<(), ArmError> {
+fn assignable(
+    connection: &Connection,
+    id: &ResourceId,
+    existing: Option<&Resource>,
+    body: &Value,
+) -> Result<(), ArmError> {
     let what = |body: &Value| {
         let text = |name: &str| body["properties"][name].as_str().map(str::to_ascii_lowercase);
         (text("roleDefinitionId"), text("principalId"))
@@ -418,7 +455,10 @@ fn assignable(connection: &Connection, id: &ResourceId, existing: Option<&Resour
     match twin {
         Some(twin) => Err(ArmError::conflict(
             "RoleAssignmentExists",
-            format!("The role assignment already exists. The ID of the existing role assignment is {}.", twin.id.name),
+            format!(
+                "The role assignment already exists. The ID of the existing role assignment is {}.",
+                twin.id.name
+            ),
         )),
         None => Ok(()),
     }
@@ -437,7 +477,10 @@ fn no_apps_in(connection: &Connection, environment: &Resource) -> Result<(), Arm
         if let Some(app) = inside {
             return Err(ArmError::conflict(
                 "ManagedEnvironmentNotEmpty",
-                format!("`{}` still has the container app `{}`: delete it first.", environment.id.name, app.id.name),
+                format!(
+                    "`{}` still has the container app `{}`: delete it first.",
+                    environment.id.name, app.id.name
+                ),
             ));
         }
     }
@@ -454,7 +497,10 @@ mod tests {
     #[test]
     fn a_merge_patch_merges_objects_removes_nulls_and_replaces_arrays() {
         let mut target = json!({ "a": { "b": 1, "c": 2 }, "list": [1, 2], "gone": true });
-        merge(&mut target, &json!({ "a": { "b": null, "d": 3 }, "list": [3], "gone": null, "new": { "x": null } }));
+        merge(
+            &mut target,
+            &json!({ "a": { "b": null, "d": 3 }, "list": [3], "gone": null, "new": { "x": null } }),
+        );
         assert_eq!(target, json!({ "a": { "c": 2, "d": 3 }, "list": [3], "new": {} }));
     }
 }

@@ -49,7 +49,11 @@ impl Bench {
 
     pub async fn patch(&self, properties: Value) -> Answer {
         let answer = self
-            .send("PATCH", &format!("{APP}?api-version=2026-01-01"), Some(json!({ "properties": properties })))
+            .send(
+                "PATCH",
+                &format!("{APP}?api-version=2026-01-01"),
+                Some(json!({ "properties": properties })),
+            )
             .await;
         self.pass(Duration::from_secs(2));
         answer
@@ -76,12 +80,16 @@ async fn an_app_is_made_with_its_first_revision_and_tells_its_hosts() {
     let bench = Bench::new().await;
     bench.app("r/api:1", "one").await;
     let app = bench.get(APP).await.body;
-    let domain = bench.get(ENVIRONMENT).await.body["properties"]["defaultDomain"].as_str().unwrap().to_owned();
+    let domain =
+        bench.get(ENVIRONMENT).await.body["properties"]["defaultDomain"].as_str().unwrap().to_owned();
     let properties = &app["properties"];
     assert_eq!(properties["provisioningState"], json!("Succeeded"));
     assert_eq!(properties["latestRevisionName"], json!("api--one"));
     assert_eq!(properties["configuration"]["ingress"]["fqdn"], json!(format!("api.{domain}:9443")));
-    assert_eq!(properties["configuration"]["ingress"]["traffic"], json!([{ "latestRevision": true, "weight": 100 }]));
+    assert_eq!(
+        properties["configuration"]["ingress"]["traffic"],
+        json!([{ "latestRevision": true, "weight": 100 }])
+    );
     assert_eq!(properties["configuration"]["secrets"], json!([{ "name": "key" }]));
     let ready = bench.until("the revision to be noted as ready", async |bench: &Bench| {
         bench.get(APP).await.body["properties"]["latestReadyRevisionName"].as_str().map(str::to_owned)
@@ -101,11 +109,20 @@ async fn an_app_is_made_with_its_first_revision_and_tells_its_hosts() {
     let replicas = bench.get(&format!("{APP}/revisions/api--one/replicas")).await;
     let container = &replicas.body["value"][0]["properties"]["containers"][0];
     assert_eq!(
-        [&container["name"], &container["ready"], &container["started"], &container["restartCount"], &container["runningState"]],
+        [
+            &container["name"],
+            &container["ready"],
+            &container["started"],
+            &container["restartCount"],
+            &container["runningState"]
+        ],
         [&json!("app"), &json!(true), &json!(true), &json!(0), &json!("Running")]
     );
     let name = &replicas.names()[0];
-    assert_eq!(bench.get(&format!("{APP}/revisions/api--one/replicas/{name}")).await.body["name"], json!(name));
+    assert_eq!(
+        bench.get(&format!("{APP}/revisions/api--one/replicas/{name}")).await.body["name"],
+        json!(name)
+    );
 }
 
 #[tokio::test]
@@ -123,7 +140,10 @@ async fn a_new_template_makes_a_revision_and_a_new_configuration_does_not() {
     assert!(staged.header("location").unwrap().contains("/operationResults/"));
     assert_eq!(listed(bench.get(&format!("{APP}/revisions")).await), ["api--one", "api--two"]);
     bench.running("api--two").await;
-    let weights = (bench.revision("api--one").await["trafficWeight"].clone(), bench.revision("api--two").await["trafficWeight"].clone());
+    let weights = (
+        bench.revision("api--one").await["trafficWeight"].clone(),
+        bench.revision("api--two").await["trafficWeight"].clone(),
+    );
     assert_eq!(weights, (json!(100), json!(0)));
 
     // The same again is done already; the same suffix for something else is refused.
@@ -163,16 +183,17 @@ async fn weights_must_add_up_and_revisions_that_are_off_take_none() {
         (answer.status, answer.code().to_owned())
     };
     let refused = (400, "ContainerAppInvalidTrafficConfiguration".to_owned());
-    let both = |one: u32, two: u32| {
-        json!([{ "revisionName": "api--one", "weight": one }, { "revisionName": "api--two", "weight": two }])
-    };
+    let both = |one: u32, two: u32| json!([{ "revisionName": "api--one", "weight": one }, { "revisionName": "api--two", "weight": two }]);
     assert_eq!(shift(both(50, 40)).await, refused);
     assert_eq!(shift(json!([{ "revisionName": "api--three", "weight": 100 }])).await, refused);
     assert_eq!(shift(both(100, 0)).await, (200, String::new()));
 
     assert_eq!(bench.post("revisions/api--two/deactivate").await.status, 200);
     let off = bench.revision("api--two").await;
-    assert_eq!((&off["active"], &off["replicas"], &off["runningState"]), (&json!(false), &json!(0), &json!("Stopped")));
+    assert_eq!(
+        (&off["active"], &off["replicas"], &off["runningState"]),
+        (&json!(false), &json!(0), &json!("Stopped"))
+    );
     assert_eq!(shift(both(0, 100)).await, refused);
     assert_eq!(bench.post("revisions/api--two/activate").await.status, 200);
     bench.running("api--two").await;
@@ -191,17 +212,19 @@ async fn in_single_mode_the_old_revision_ends_when_the_new_one_is_ready() {
     bench.pass(Duration::from_secs(2));
     bench.running("api--one").await;
     bench.patch(json!({ "template": template("r/crash-loop:2", "bad") })).await;
-    bench.until("the new one to have crashed", async |bench: &Bench| {
-        (bench.revision("api--bad").await["runningState"] == json!("Failed")).then_some(())
-    })
-    .await;
+    bench
+        .until("the new one to have crashed", async |bench: &Bench| {
+            (bench.revision("api--bad").await["runningState"] == json!("Failed")).then_some(())
+        })
+        .await;
     let old = bench.revision("api--one").await;
     assert_eq!((&old["active"], &old["trafficWeight"]), (&json!(true), &json!(100)));
     bench.patch(json!({ "template": template("r/api:3", "good") })).await;
-    bench.until("the old one to end", async |bench: &Bench| {
-        (bench.revision("api--one").await["active"] == json!(false)).then_some(())
-    })
-    .await;
+    bench
+        .until("the old one to end", async |bench: &Bench| {
+            (bench.revision("api--one").await["active"] == json!(false)).then_some(())
+        })
+        .await;
     assert_eq!(bench.revision("api--good").await["trafficWeight"], json!(100));
 }
 
@@ -216,11 +239,17 @@ async fn a_crash_loop_shows_in_replica_and_revision() {
             (revision["runningState"] == json!("Failed")).then_some(revision)
         })
         .await;
-    assert_eq!((&revision["provisioningState"], &revision["healthState"]), (&json!("Failed"), &json!("Unhealthy")));
+    assert_eq!(
+        (&revision["provisioningState"], &revision["healthState"]),
+        (&json!("Failed"), &json!("Unhealthy"))
+    );
     let replicas = bench.get(&format!("{APP}/revisions/api--bad/replicas")).await;
     let container = &replicas.body["value"][0]["properties"]["containers"][0];
     assert!(container["restartCount"].as_u64().unwrap() >= 5, "{container}");
-    assert!(container["runningStateDetails"].as_str().unwrap().starts_with("CrashLoopBackOff: "), "{container}");
+    assert!(
+        container["runningStateDetails"].as_str().unwrap().starts_with("CrashLoopBackOff: "),
+        "{container}"
+    );
 }
 
 #[tokio::test]
@@ -245,7 +274,10 @@ async fn what_an_app_names_must_be_there() {
     assert_eq!((deleted.status, deleted.header("location").is_some()), (202, true));
     bench.pass(Duration::from_secs(2));
     assert_eq!(bench.get(APP).await.status, 404);
-    assert_eq!(bench.get(&format!("{GROUP}/providers/Microsoft.App/containerApps")).await.body, json!({ "value": [] }));
+    assert_eq!(
+        bench.get(&format!("{GROUP}/providers/Microsoft.App/containerApps")).await.body,
+        json!({ "value": [] })
+    );
 }
 
 #[tokio::test]

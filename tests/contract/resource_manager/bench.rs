@@ -118,7 +118,14 @@ impl Bench {
         }
     }
 
-    pub async fn send_as(&self, token: Option<&str>, method: &str, url: &str, headers: &[(&str, &str)], body: Option<Value>) -> Answer {
+    pub async fn send_as(
+        &self,
+        token: Option<&str>,
+        method: &str,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Answer {
         let mut request = Request::builder().method(method).uri(url).header("host", "asked.example:77");
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
@@ -143,7 +150,13 @@ impl Bench {
         }
     }
 
-    pub async fn send_with(&self, method: &str, url: &str, headers: &[(&str, &str)], body: Option<Value>) -> Answer {
+    pub async fn send_with(
+        &self,
+        method: &str,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Answer {
         let token = Tokens::new([1; 32], "header".to_owned()).issue(AUDIENCE, self.clock.now().as_second());
         self.send_as(Some(&token), method, url, headers, body).await
     }
@@ -170,7 +183,14 @@ impl Bench {
 /// The id with a version that its type has.
 fn versioned(id: &str) -> String {
     let lower = id.to_lowercase();
-    let namespace = lower.rsplit("/providers/").next().unwrap_or_default().split('/').next().unwrap_or_default().to_owned();
+    let namespace = lower
+        .rsplit("/providers/")
+        .next()
+        .unwrap_or_default()
+        .split('/')
+        .next()
+        .unwrap_or_default()
+        .to_owned();
     let version = match namespace.as_str() {
         "microsoft.keyvault" => "2024-11-01",
         "microsoft.app" => "2026-01-01",

@@ -3,17 +3,19 @@
 
 use std::{
     io::{Read, Write},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use axum::{body::Body, http::Request};
 use runtime_platform::local::{
-    azure::{Count, FaultKind, Happening, ImageCatalogue},
+    azure::{Count, FaultKind, Happening, ImageCatalogue, ingress_server},
+    certificates::Authority,
     https,
 };
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
 };
 use tower::ServiceExt;
@@ -26,12 +28,14 @@ use super::{
 
 impl Bench {
     async fn host(&self, name: &str) -> String {
-        let domain = self.get(ENVIRONMENT).await.body["properties"]["defaultDomain"].as_str().unwrap().to_owned();
+        let domain =
+            self.get(ENVIRONMENT).await.body["properties"]["defaultDomain"].as_str().unwrap().to_owned();
         format!("{name}.{domain}")
     }
 
     async fn ask(&self, host: &str, path: &str) -> (u16, Value) {
-        let request = Request::builder().uri(path).header("host", format!("{host}:9443")).body(Body::empty()).unwrap();
+        let request =
+            Request::builder().uri(path).header("host", format!("{host}:9443")).body(Body::empty()).unwrap();
         let response = self.azure().ingress().oneshot(request).await.unwrap();
         let status = response.status().as_u16();
         let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
@@ -49,7 +53,8 @@ async fn weights_are_what_is_counted_from_outside() {
     let (app, new) = (bench.host("api").await, bench.host("api--two").await);
     assert_eq!(bench.ask(&new, "/health").await.1["image"], json!("r/api:2"));
     assert_eq!(bench.ask(&app, "/").await.1["revision"], json!("api--one"));
-    let traffic = json!([{ "revisionName": "api--two", "weight": 10 }, { "revisionName": "api--one", "weight": 90 }]);
+    let traffic =
+        json!([{ "revisionName": "api--two", "weight": 10 }, { "revisionName": "api--one", "weight": 90 }]);
     bench.patch(json!({ "configuration": { "ingress": { "traffic": traffic } } })).await;
     for _ in 0..100 {
         assert_eq!(bench.ask(&app, "/").await.0, 200);
@@ -88,11 +93,12 @@ async fn a_revision_may_sleep_and_is_woken_by_a_request() {
     let mut sleepy = body("r/api:1", "one");
     sleepy["properties"]["template"]["scale"] = json!({ "minReplicas": 0, "cooldownPeriod": 0 });
     bench.put(APP, sleepy).await;
-    bench.until("the revision to sleep", async |bench: &Bench| {
-        let revision = bench.revision("api--one").await;
-        (revision["runningState"] == json!("Stopped")).then_some(())
-    })
-    .await;
+    bench
+        .until("the revision to sleep", async |bench: &Bench| {
+            let revision = bench.revision("api--one").await;
+            (revision["runningState"] == json!("Stopped")).then_some(())
+        })
+        .await;
     let host = bench.host("api").await;
     assert_eq!(bench.ask(&host, "/").await.0, 200);
 }
@@ -129,7 +135,7 @@ fn the_program_of_these_tests_greets() {
         let port = std::env::var("PORT").unwrap().parse::<u16>().unwrap();
         let greeting = std::env::var("GREETING").unwrap();
         let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
-        println!("serving {greeting}");
+        println!("serving {greeting} on {port}");
         loop {
             greet(&listener, &greeting);
         }
@@ -145,28 +151,44 @@ fn the_program_of_these_tests_greets() {
     assert!(answer.ends_with("{\"greeting\":\"hello\"}"), "{answer}");
 }
 
-fn own_program() -> Value {
-    let mut own = body("mine/web:1", "own");
-    own["properties"]["template"]["containers"][0]["env"] = json!([{ "name": "GREETING", "secretRef": "key" }]);
-    own
+impl Bench {
+    /// An app whose one revision runs our program, ready; answers the port that it listens on.
+    async fn own_program(&self) -> u16 {
+        self.environment().await;
+        let mut own = body("mine/web:1", "own");
+        own["properties"]["template"]["containers"][0]["env"] =
+            json!([{ "name": "GREETING", "secretRef": "key" }]);
+        self.put(APP, own).await;
+        self.pass(Duration::from_secs(2));
+        self.running("api--own").await;
+        self.until("the program to say where it is", async |bench: &Bench| {
+            bench.heard.lock().unwrap().iter().find_map(|happening| match happening {
+                Happening::Output { line, .. } => line.split("serving hush on ").nth(1)?.parse().ok(),
+                _ => None,
+            })
+        })
+        .await
+    }
+}
+
+/// Waits until nobody listens on a port any more.
+async fn until_gone(port: u16) {
+    let began = Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+        assert!(began.elapsed() < Duration::from_secs(10), "the program outlived its stand-in");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]
 async fn a_program_of_the_users_own_is_behind_the_ingress_and_ends_with_its_revision() {
     let bench = Bench::with(programs()).await;
-    bench.environment().await;
-    bench.put(APP, own_program()).await;
-    bench.pass(Duration::from_secs(2));
-    bench.running("api--own").await;
+    let port = bench.own_program().await;
     let host = bench.host("api").await;
     assert_eq!(bench.ask(&host, "/").await, (200, json!({ "greeting": "hush" })));
-    let said = bench.heard.lock().unwrap().iter().any(
-        |happening| matches!(happening, Happening::Output { line, app, .. } if line.ends_with("serving hush") && app == "api"),
-    );
-    assert!(said, "{:?}", bench.heard.lock().unwrap());
     bench.post("revisions/api--own/deactivate").await;
     assert_eq!(bench.ask(&host, "/").await.0, 503);
-    bench.azure().stop().await;
+    until_gone(port).await;
 }
 
 #[tokio::test]
@@ -189,28 +211,84 @@ async fn a_program_that_cannot_be_started_or_exits_is_said_to_and_tried_again() 
 }
 
 #[tokio::test]
-async fn nothing_runs_on_when_the_stand_in_is_dropped() {
+async fn no_program_runs_on_when_the_stand_in_is_stopped_or_dropped() {
     let bench = Bench::with(programs()).await;
-    bench.environment().await;
-    bench.put(APP, own_program()).await;
-    bench.running("api--own").await;
-    let host = bench.host("api").await;
-    assert_eq!(bench.ask(&host, "/").await.0, 200);
-    let marker = format!("CONTAINER_APP_HOSTNAME={}", bench.host("api--own").await);
-    assert_eq!(programs_with(&marker), 1);
+    let port = bench.own_program().await;
+    bench.azure().stop().await;
+    assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err());
+
+    let bench = Bench::with(programs()).await;
+    let port = bench.own_program().await;
     drop(bench);
-    let began = Instant::now();
-    while programs_with(&marker) > 0 {
-        assert!(began.elapsed() < Duration::from_secs(10), "the program outlived the stand-in");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until_gone(port).await;
 }
 
-/// Processes that have this line in their environment; those that are dead but not reaped have none.
-fn programs_with(marker: &str) -> usize {
-    let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
-    let environments = processes.filter_map(|process| std::fs::read(process.path().join("environ")).ok());
-    environments.filter(|environment| environment.split(|byte| *byte == 0).any(|line| line == marker.as_bytes())).count()
+/// The test starts itself as another process, which holds a stand-in with a program, and kills it.
+#[tokio::test]
+async fn no_program_outlives_a_stand_in_that_is_killed() {
+    const HELD: &str = "RESOURCE_MANAGER_TEST_HOLDS_A_PROGRAM";
+    if std::env::var_os(HELD).is_some() {
+        let bench = Bench::with(programs()).await;
+        println!("held on {}", bench.own_program().await);
+        std::future::pending::<()>().await;
+    }
+    let name = "contract::resource_manager::ingress::no_program_outlives_a_stand_in_that_is_killed";
+    let mut holder = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(HELD, "1")
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(holder.stdout.take().unwrap()).lines();
+    let port = loop {
+        let line = lines.next_line().await.unwrap().expect("the holder says where its program is");
+        if let Some(port) = line.split("held on ").nth(1) {
+            break port.parse::<u16>().unwrap();
+        }
+    };
+    TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    holder.kill().await.unwrap();
+    until_gone(port).await;
+}
+
+#[tokio::test]
+async fn over_https_every_host_has_a_certificate_of_its_own() {
+    // Another test may have been first; there is only one provider.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let bench = Bench::new().await;
+    bench.app("r/api:1", "one").await;
+    let directory = tempfile::tempdir().unwrap();
+    let authority = Arc::new(Authority::open(directory.path()).unwrap());
+    let root = std::fs::read(authority.root_certificate()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let tls = ingress_server(authority, "apps.localhost").unwrap();
+    let server = tokio::spawn(https::serve(listener, Some(tls), bench.azure().ingress()));
+    let (app, revision) = (bench.host("api").await, bench.host("api--one").await);
+    let client = reqwest::Client::builder()
+        .tls_certs_only([reqwest::Certificate::from_pem(&root).unwrap()])
+        .resolve(&app, address)
+        .resolve(&revision, address)
+        .build()
+        .unwrap();
+    for host in [&app, &revision] {
+        let url = format!("https://{host}:{}/some/path?q=1", address.port());
+        let response = client.post(url).body("a body").send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        let said: Value = response.json().await.unwrap();
+        assert_eq!((&said["revision"], &said["path"]), (&json!("api--one"), &json!("/some/path")));
+    }
+    server.abort();
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_is_not_passed_on() {
+    let bench = Bench::new().await;
+    bench.app("r/api:1", "one").await;
+    let request = Request::builder().method("POST").uri("/").header("host", bench.host("api").await);
+    let request = request.header("content-length", 200 * 1024 * 1024).body(Body::empty()).unwrap();
+    assert_eq!(bench.azure().ingress().oneshot(request).await.unwrap().status(), 413);
 }
 
 #[tokio::test]
@@ -223,7 +301,10 @@ async fn a_dropped_connection_is_dropped_without_a_byte() {
     bench.azure().inject(serde_json::from_value(fault).unwrap()).unwrap();
     let ask = async || {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(b"GET /subscriptions/s1 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+        stream
+            .write_all(b"GET /subscriptions/s1 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            .await
+            .unwrap();
         let mut answer = Vec::new();
         // A reset is as good as an end.
         let _ = stream.read_to_end(&mut answer).await;
