@@ -52,7 +52,7 @@ async fn add_faults(
     Json(faults): Json<Vec<Fault>>,
 ) -> Response {
     // Faults can kill: only who may call Resource Manager may ask for them.
-    if let Err(refusal) = authorised(&shared, &headers) {
+    if let Some(refusal) = unauthorised(&shared, &headers) {
         return refusal;
     }
     match shared.faults.add(faults) {
@@ -62,18 +62,17 @@ async fn add_faults(
 }
 
 async fn clear_faults(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    if let Err(refusal) = authorised(&shared, &headers) {
+    if let Some(refusal) = unauthorised(&shared, &headers) {
         return refusal;
     }
     shared.faults.clear();
     StatusCode::NO_CONTENT.into_response()
 }
 
-fn authorised(shared: &Shared, headers: &HeaderMap) -> Result<(), Response> {
+/// The answer to a caller whose token is not good.
+fn unauthorised(shared: &Shared, headers: &HeaderMap) -> Option<Response> {
     let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let Err(refused) = shared.tokens.check(authorization, AUDIENCE, shared.clock.now().as_second()) else {
-        return Ok(());
-    };
+    let refused = shared.tokens.check(authorization, AUDIENCE, shared.clock.now().as_second()).err()?;
     let error = ArmError::new(
         StatusCode::UNAUTHORIZED,
         "InvalidAuthenticationToken",
@@ -83,7 +82,7 @@ fn authorised(shared: &Shared, headers: &HeaderMap) -> Result<(), Response> {
     let challenge =
         "Bearer authorization_uri=\"https://login.microsoftonline.com/common\", error=\"invalid_token\"";
     response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
-    Err(response)
+    Some(response)
 }
 
 async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
@@ -123,7 +122,7 @@ struct Asked {
 }
 
 async fn answer(shared: &Arc<Shared>, request: Request, fails: Option<Value>) -> Response {
-    if let Err(refusal) = authorised(shared, request.headers()) {
+    if let Some(refusal) = unauthorised(shared, request.headers()) {
         return refusal;
     }
     let asked = match take_apart(shared, request, fails).await {

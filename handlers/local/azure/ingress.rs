@@ -65,23 +65,28 @@ pub(super) fn router(routes: Arc<Routes>, fleet: Arc<Fleet>) -> Router {
 }
 
 async fn lead(State(ingress): State<Ingress>, request: Request) -> Response {
-    let host = host_of(request.uri(), request.headers());
+    let authority = authority_of(request.uri(), request.headers()).to_owned();
+    let host = host_of(&authority);
     let Some(route) = ingress.routes.next(&host) else {
         return plain(
             StatusCode::NOT_FOUND,
             format!("There is no container app at `{host}`, or it is stopped.\n"),
         );
     };
-    let response = ingress.pass_on(&route, &host, request).await;
+    let response = ingress.pass_on(&route, &authority, request).await;
     ingress.routes.count(&host, &route.revision, response.status().as_u16());
     response
 }
 
-/// The host that a request is for, without a port, in lower case.
-fn host_of(uri: &Uri, headers: &HeaderMap) -> String {
+/// The host and port that a request is for.
+fn authority_of<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> &'a str {
     let named = headers.get(header::HOST).and_then(|value| value.to_str().ok());
-    let named = uri.authority().map(|authority| authority.as_str()).or(named).unwrap_or_default();
-    let host = named.rsplit('@').next().unwrap_or_default();
+    uri.authority().map(|authority| authority.as_str()).or(named).unwrap_or_default()
+}
+
+/// The host alone, in lower case.
+fn host_of(authority: &str) -> String {
+    let host = authority.rsplit('@').next().unwrap_or_default();
     let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
     host.trim_end_matches('.').to_ascii_lowercase()
 }
@@ -97,7 +102,7 @@ fn unavailable(text: String) -> Response {
 }
 
 impl Ingress {
-    async fn pass_on(&self, route: &Route, host: &str, request: Request) -> Response {
+    async fn pass_on(&self, route: &Route, authority: &str, request: Request) -> Response {
         let declared =
             request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         if declared.is_some_and(|bytes: u64| bytes > BODY_BYTES_MAX as u64) {
@@ -126,7 +131,7 @@ impl Ingress {
                 "The path of the request cannot be passed on.\n".to_owned(),
             );
         };
-        let outgoing = outgoing(request, uri, host);
+        let outgoing = outgoing(request, uri, authority);
         match tokio::time::timeout(ANSWER_TIMEOUT, self.client.request(outgoing)).await {
             Ok(Ok(response)) => incoming(response.map(Body::new)),
             Ok(Err(_)) => {
@@ -144,12 +149,12 @@ impl Ingress {
     }
 }
 
-fn outgoing(request: Request, uri: Uri, host: &str) -> http::Request<Limited<Body>> {
+fn outgoing(request: Request, uri: Uri, authority: &str) -> http::Request<Limited<Body>> {
     let (mut parts, body) = request.into_parts();
     parts.uri = uri;
     parts.version = Version::HTTP_11;
     of_this_connection_alone(&mut parts.headers);
-    if let Ok(host) = HeaderValue::from_str(host) {
+    if let Ok(host) = HeaderValue::from_str(authority) {
         parts.headers.insert("x-forwarded-host", host.clone());
         parts.headers.insert(header::HOST, host);
     }
@@ -188,7 +193,7 @@ mod tests {
             if let Some(host) = host {
                 headers.insert(header::HOST, HeaderValue::from_str(host).unwrap());
             }
-            host_of(&uri.parse().unwrap(), &headers)
+            host_of(authority_of(&uri.parse().unwrap(), &headers))
         };
         assert_eq!(of("/x", Some("A.b.apps.localhost:8443")), "a.b.apps.localhost");
         assert_eq!(of("https://c.apps.localhost:1/x", None), "c.apps.localhost");

@@ -12,6 +12,7 @@ mod api;
 mod container_apps;
 mod defaults;
 mod faults;
+mod guards;
 mod images;
 mod ingress;
 mod ingress_certificates;

@@ -300,3 +300,29 @@ async fn a_stopped_app_runs_nothing_until_it_is_started() {
     assert_eq!(bench.post("start").await.status, 200);
     bench.running("api--one").await;
 }
+
+#[tokio::test]
+async fn the_oldest_inactive_revisions_are_forgotten() {
+    let bench = Bench::new().await;
+    bench.app("r/api:1", "one").await;
+    bench.patch(json!({ "configuration": { "maxInactiveRevisions": 1 } })).await;
+    for (suffix, before) in [("two", "one"), ("three", "two"), ("four", "three")] {
+        bench.patch(json!({ "template": template(&format!("r/api:{suffix}"), suffix) })).await;
+        bench.post(&format!("revisions/api--{before}/deactivate")).await;
+    }
+    bench.patch(json!({ "configuration": { "maxInactiveRevisions": 1 } })).await;
+    assert_eq!(bench.get(&format!("{APP}/revisions")).await.names(), ["api--three", "api--four"]);
+}
+
+#[tokio::test]
+async fn what_runs_keeps_its_secrets_until_it_is_started_anew() {
+    let bench = Bench::new().await;
+    bench.app("r/api:1", "one").await;
+    let replica = async || bench.get(&format!("{APP}/revisions/api--one/replicas")).await.names();
+    let before = replica().await;
+    bench.patch(json!({ "configuration": { "secrets": [{ "name": "key", "value": "other" }] } })).await;
+    assert_eq!(replica().await, before);
+    bench.post("revisions/api--one/restart").await;
+    bench.running("api--one").await;
+    assert_ne!(replica().await, before);
+}
