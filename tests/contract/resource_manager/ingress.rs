@@ -86,6 +86,51 @@ async fn a_revision_that_answers_500_runs_all_the_same() {
     assert_eq!(bench.revision("api--bad").await["healthState"], json!("Healthy"));
 }
 
+fn catalogue(images: &Value) -> ImageCatalogue {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("images.json");
+    std::fs::write(&file, json!({ "images": images }).to_string()).unwrap();
+    ImageCatalogue::read(&file).unwrap()
+}
+
+#[tokio::test]
+async fn an_image_behaves_as_the_catalogue_says() {
+    let bench = Bench::with(catalogue(&json!([
+        { "match": "t/slow-start:*", "behaviour": { "kind": "slowStart", "seconds": 0.4 } },
+        { "match": "t/later:*", "behaviour": { "kind": "failsAfter", "seconds": 0 } },
+        { "match": "t/half:*", "behaviour": { "kind": "errors", "share": 0.5 } },
+        { "match": "t/latency:*", "behaviour": { "kind": "latency", "milliseconds": 200 } },
+        { "match": "t/loop:*", "behaviour": { "kind": "crashLoop", "afterSeconds": 0.05 } },
+    ])))
+    .await;
+    bench.app("t/slow-start:1", "start").await;
+    let started =
+        bench.heard.lock().unwrap().iter().any(|happening| matches!(happening, Happening::Ready { .. }));
+    assert!(started);
+    let asked = async |image: &str, suffix: &str| {
+        bench.patch(json!({ "template": template(image, suffix) })).await;
+        bench.running(&format!("api--{suffix}")).await;
+        let host = bench.host(&format!("api--{suffix}")).await;
+        let began = Instant::now();
+        let statuses = [bench.ask(&host, "/").await.0, bench.ask(&host, "/").await.0];
+        (statuses, began.elapsed())
+    };
+    assert_eq!(asked("t/later:1", "later").await.0, [500, 500]);
+    assert_eq!(asked("t/half:1", "half").await.0, [200, 500]);
+    let (statuses, took) = asked("t/latency:1", "latency").await;
+    assert_eq!(statuses, [200, 200]);
+    assert!(took >= Duration::from_millis(400), "{took:?}");
+
+    bench.patch(json!({ "template": template("t/loop:1", "loop") })).await;
+    bench
+        .until("the container to have been started three times", async |bench: &Bench| {
+            let replicas = bench.get(&format!("{APP}/revisions/api--loop/replicas")).await.body;
+            let restarts = replicas["value"][0]["properties"]["containers"][0]["restartCount"].as_u64()?;
+            (restarts >= 2).then_some(())
+        })
+        .await;
+}
+
 #[tokio::test]
 async fn a_revision_may_sleep_and_is_woken_by_a_request() {
     let bench = Bench::new().await;
@@ -105,17 +150,13 @@ async fn a_revision_may_sleep_and_is_woken_by_a_request() {
 
 /// A catalogue whose programs are this very test binary, and two that do not work.
 fn programs() -> ImageCatalogue {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("images.json");
     let test = "contract::resource_manager::ingress::the_program_of_these_tests_greets";
     let own = std::env::current_exe().unwrap();
-    let images = json!({ "images": [
+    catalogue(&json!([
         { "match": "mine/web:*", "command": [own, "--exact", test, "--nocapture"] },
         { "match": "mine/gone:*", "command": ["/no/such/program"] },
         { "match": "mine/short:*", "command": ["sh", "-c", "exit 3"] },
-    ] });
-    std::fs::write(&file, images.to_string()).unwrap();
-    ImageCatalogue::read(&file).unwrap()
+    ]))
 }
 
 /// Started by the stand-in, this is the program: it serves until it is killed. Otherwise it serves
