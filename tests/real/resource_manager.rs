@@ -13,8 +13,8 @@ use tokio::{io::AsyncWriteExt, net::TcpListener, process::Command, runtime::Runt
 
 use crate::python;
 
-/// What is installed. The client pins what it needs itself.
-const PACKAGES: [&str; 2] = ["azure-mgmt-appcontainers==5.1.0", "azure-core==1.41.0"];
+/// What is installed: the client, and the two packages that its requests and pollers come from.
+const PACKAGES: [&str; 3] = ["azure-mgmt-appcontainers==5.1.0", "azure-mgmt-core==1.6.0", "azure-core==1.41.0"];
 /// How long the judge may take.
 const JUDGE_TIMEOUT: Duration = Duration::from_secs(180);
 
