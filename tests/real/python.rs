@@ -24,7 +24,7 @@ pub fn environment(name: &str, packages: &[&str]) -> Result<PathBuf, String> {
     }
     let _ = fs::remove_dir_all(&directory);
     if Command::new("python3").arg("--version").output().is_err() {
-        return Err("`python3` is not on the path: install Python 3.9 or newer with its venv module, or set WITHOUT=python \
+        return Err("`python3` is not on the path: install Python 3.10 or newer with its venv module, or set WITHOUT=python \
                     to leave this suite out"
             .to_owned());
     }
