@@ -153,7 +153,6 @@ pub struct RuntimeDeployment {
     pub weight: u32,
     /// Percent of the traffic that it was given.
     pub weight_in_place: u32,
-    pub shifted_at: Option<Timestamp>,
     pub gate_started_at: Option<Timestamp>,
     /// Failed answers since its traffic began to shift, without a good one between them.
     pub failures_in_a_row: u32,
@@ -164,6 +163,9 @@ pub struct RuntimeDeployment {
     pub restore: Option<Serving>,
     pub rolled_back_reason: Option<RolledBackReason>,
     pub gate_result: Option<HealthGateResult>,
+    /// Whether it was the application that failed the gate, and not the way to it.
+    #[serde(default)]
+    pub application_failed: bool,
     /// Why it stands where it stands, for a person.
     pub reason: Option<String>,
     pub operation_id: OperationId,
@@ -349,9 +351,6 @@ pub struct GateRecord {
     pub verdict: String,
     pub reason: Option<String>,
 }
-
-/// Samples that a gate keeps; the oldest go.
-pub const SAMPLES_MAX: usize = 200;
 
 impl State for GateRecord {
     const KIND: &'static str = "gate";
