@@ -29,7 +29,7 @@ use crate::{
     ports::{compute::ComputeTarget, store::Partition},
     services::{
         runtime_environment_service::{self, EnvironmentView, ProvisioningStatus, RuntimeEnvironment, resources::Stage},
-        runtime_health_service::health_gate::HealthGate,
+        runtime_health_service::health_gate::{HealthGate, OnInconclusive},
     },
 };
 
@@ -119,7 +119,16 @@ fn validate(deploy: &Deploy) -> Result<Wanted<'_>, Refusal> {
     if let Some(path) = &workload.probe_path {
         health_gate.path.clone_from(path);
     }
-    health_gate.validate().map_err(|problem| invalid("healthGate", problem))?;
+    health_gate.validate().map_err(|problems| {
+        let problems = problems.iter().map(|problem| format!("payload.{problem}")).collect::<Vec<_>>();
+        Refusal::new(ReasonCode::InvalidPayload, problems.join("; "))
+    })?;
+    if health_gate.on_inconclusive == OnInconclusive::Hold {
+        return Err(Refusal::new(
+            ReasonCode::NotSupported,
+            "payload.healthGate.onInconclusive: `Hold` needs a person to decide, which nobody can be asked yet; leave it out.",
+        ));
+    }
     Ok(Wanted {
         environment_id,
         workload,
@@ -345,6 +354,7 @@ fn record(
         restore: None,
         rolled_back_reason: None,
         gate_result: None,
+        application_failed: false,
         reason: None,
         operation_id: operation_id.clone(),
         lineage: lineage.clone(),

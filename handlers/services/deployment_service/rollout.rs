@@ -5,8 +5,6 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use jiff::SignedDuration;
-
 use super::{
     ending::{self, Site},
     rolling_back,
@@ -29,6 +27,9 @@ use crate::{
 
 /// The longest pause between two looks, whatever the gate's interval is.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// The broker delivers at whole seconds, so a look may come this much before its time. It counts then,
+/// and no pause is shorter: otherwise the operation would spin until the time has come.
+const EARLY_MAX: Duration = Duration::from_millis(500);
 
 /// Takes the next step of a deployment's operation.
 ///
@@ -142,28 +143,30 @@ async fn health_gating(platform: &Platform, mut site: Site) -> Result<Step, Faul
     let mut record = gate_record(platform, &site).await?;
     let gate = site.deployment.health_gate.clone();
     let revision = own_revision(&site.deployment, &observed).cloned();
-    let due = started_at + SignedDuration::from_secs(i64::from(gate.initial_delay_seconds)) <= platform.clock.now();
-    if due && let Some(sample) = sample(platform, &site.deployment, revision.as_ref()).await {
+    let readiness = Readiness::of(revision.as_ref());
+    let soon = platform.clock.now() + EARLY_MAX;
+    let wanted = health_gate::wants_sample(&gate, started_at, soon, &readiness, &record.samples);
+    if wanted && let Some(sample) = sample(platform, &site.deployment, revision.as_ref()).await {
         site.note(format!("sample {}: {}", record.samples.len() + 1, in_words(&sample)));
         record.samples.push(sample);
         let excess = record.samples.len().saturating_sub(SAMPLES_MAX);
         record.samples.drain(..excess);
     }
     site.deployment.host = observed.host.clone().or(site.deployment.host);
-    let readiness = Readiness::of(revision.as_ref());
     let now = platform.clock.now();
     let verdict = health_gate::judge(&gate, started_at, now, &readiness, &record.samples);
     let id = GateRecord::id(&site.deployment.deployment_id);
     let (result, why) = match verdict {
         Verdict::Running { next_in } => {
             site.commit.overwrite(&id, &record)?;
-            return site.on(Then::Wait(next_in.min(PAUSE_MAX)));
+            return site.on(Then::Wait(next_in.clamp(EARLY_MAX, PAUSE_MAX)));
         }
         Verdict::Passed => (HealthGateResult::Passed, None),
-        Verdict::Failed { reason, .. } => (HealthGateResult::Failed, Some(reason)),
-        Verdict::TimedOut => {
-            (HealthGateResult::TimedOut, Some(format!("not ready within {} seconds", gate.readiness_deadline_seconds)))
+        Verdict::Failed { kind, reason } => {
+            site.deployment.application_failed = kind.blames_application();
+            (HealthGateResult::Failed, Some(reason))
         }
+        Verdict::TimedOut { reason } => (HealthGateResult::TimedOut, Some(reason)),
         Verdict::Inconclusive { reason } => (HealthGateResult::Failed, Some(reason)),
     };
     record.verdict = result.to_string();
@@ -209,7 +212,7 @@ async fn sample(platform: &Platform, deployment: &RuntimeDeployment, revision: O
     let target = ProbeTarget {
         host,
         path: gate.path.clone(),
-        timeout: Duration::from_secs(u64::from(gate.timeout_seconds)),
+        timeout: gate.timeout,
     };
     Some(platform.probe.probe(&target).await)
 }
@@ -236,7 +239,7 @@ async fn promoting(platform: &Platform, operation: &Operation, mut site: Site) -
         return rolling_back::turn(site, RolledBackReason::GateFailed, why);
     };
     let gate = site.deployment.health_gate.clone();
-    if health_gate::is_success(&gate, &sample) {
+    if matches!(sample.answer, Answer::Status { status, .. } if gate.expect_status.contains(&status)) {
         site.deployment.failures_in_a_row = 0;
     } else {
         site.deployment.failures_in_a_row += 1;
@@ -244,10 +247,11 @@ async fn promoting(platform: &Platform, operation: &Operation, mut site: Site) -
     }
     if site.deployment.failures_in_a_row > gate.failure_limit {
         site.deployment.gate_result = Some(HealthGateResult::Failed);
+        site.deployment.application_failed = true;
         let why = format!("it stopped answering well at {} % of the traffic: {}", site.deployment.weight, in_words(&sample));
         return rolling_back::turn(site, RolledBackReason::GateFailed, why);
     }
-    let interval = Duration::from_secs(u64::from(gate.interval_seconds)).min(PAUSE_MAX);
+    let interval = gate.interval.min(PAUSE_MAX);
     if site.deployment.failures_in_a_row > 0 {
         return site.on(Then::Wait(interval));
     }
@@ -257,8 +261,7 @@ async fn promoting(platform: &Platform, operation: &Operation, mut site: Site) -
         return site.on(Then::Wait(interval));
     }
     let shifted_at = site.deployment.shifted_at.unwrap_or(site.now());
-    let bake = SignedDuration::from_secs(i64::from(gate.bake_seconds));
-    if site.now().duration_since(shifted_at) < bake {
+    if site.now().duration_since(shifted_at).unsigned_abs() < gate.bake {
         return site.on(Then::Wait(interval));
     }
     stop_previous(platform, &site.deployment, &observed).await?;

@@ -164,6 +164,9 @@ pub struct RuntimeDeployment {
     pub restore: Option<Serving>,
     pub rolled_back_reason: Option<RolledBackReason>,
     pub gate_result: Option<HealthGateResult>,
+    /// Whether its gate found the application to blame, so that its image is not tried again.
+    #[serde(default)]
+    pub application_failed: bool,
     /// Why it stands where it stands, for a person.
     pub reason: Option<String>,
     pub operation_id: OperationId,
