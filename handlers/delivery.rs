@@ -5,7 +5,7 @@
 //! cannot be done right now comes back as a delayed copy. An error to the host is the last resort: it
 //! redelivers at once, and a hundred times within a second is how a queue is emptied by accident.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
@@ -28,8 +28,9 @@ use crate::{
 
 /// How long a command is good after it was first enqueued, where its sender did not say.
 const COMMAND_LIFE: SignedDuration = SignedDuration::from_hours(6);
-/// How long an invocation waits for a store that is away, in all.
-const HOLD: SignedDuration = SignedDuration::from_secs(30);
+/// Times that an invocation looks again at a store that is away; with a second between them it holds
+/// on for half a minute.
+const HOLDS_MAX: u32 = 30;
 /// Times that a decision is taken anew in process because somebody else wrote first.
 const CONFLICTS_MAX: u32 = 10;
 /// Delayed copies of one message.
@@ -146,8 +147,8 @@ pub trait Command: DeserializeOwned + Send + Sync + 'static {
     /// The command's name in the design, its function's name, and its eventType.
     const NAME: &'static str;
 
-    /// The environment whose partition the decision is committed to.
-    fn environment(message: &Message<Self>) -> String;
+    /// The environment whose partition the decision is committed to; `_` for none.
+    async fn environment(platform: &Platform, message: &Message<Self>) -> Result<String, Fault>;
 
     /// Loads what the decision rests on, and decides.
     async fn decide(platform: &Platform, message: &Message<Self>) -> Result<Decision, Fault>;
@@ -164,8 +165,7 @@ pub async fn command<C: Command>(platform: &Platform, delivered: &QueueMessage) 
         Err(unreadable) => return dead_letter(platform, C::NAME, delivered, "Unreadable", &unreadable.to_string()).await,
     };
     telemetry::identify(&message.envelope, delivered.delivery_count);
-    let began = platform.clock.now();
-    let mut conflicts = 0;
+    let (mut conflicts, mut holds) = (0, 0);
     loop {
         let fault = match handle::<C>(platform, &message, delivered).await {
             Ok(()) => return Ok(()),
@@ -176,9 +176,10 @@ pub async fn command<C: Command>(platform: &Platform, delivered: &QueueMessage) 
                 conflicts += 1;
                 debug!("`{}` is decided anew: {fault}", message.envelope.event_id);
             }
-            Fault::Transient { .. } if platform.clock.now().duration_since(began) < HOLD => {
+            Fault::Transient { .. } if holds < HOLDS_MAX => {
+                holds += 1;
                 warn!("`{}` waits: {}", message.envelope.event_id, fault.chain());
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                tokio::time::sleep(platform.hold_pause).await;
             }
             Fault::Transient { .. } => return copy(platform, C::NAME, delivered, property::AWAY, &fault).await,
             Fault::Conflict { .. } | Fault::Rejected { .. } | Fault::Unreadable { .. } => {
@@ -191,7 +192,7 @@ pub async fn command<C: Command>(platform: &Platform, delivered: &QueueMessage) 
 async fn handle<C: Command>(platform: &Platform, message: &Message, delivered: &QueueMessage) -> Result<(), Fault> {
     let typed = payload::<C>(message);
     let environment = match &typed {
-        Ok(typed) => C::environment(typed),
+        Ok(typed) => C::environment(platform, typed).await?,
         Err(_) => named_environment(&message.envelope.payload),
     };
     let partition = Partition::environment(&message.envelope.tenant_id, &environment);
@@ -337,12 +338,12 @@ fn without_values(problem: &str) -> String {
 
 /// The environment that a payload names, where it cannot be read as a whole.
 pub fn named_environment(payload: &Value) -> String {
-    payload
-        .get("environmentId")
-        .and_then(Value::as_str)
-        .filter(|id| ids::EnvironmentId::of_ours(id).is_ok())
-        .unwrap_or("_")
-        .to_owned()
+    partition_of(payload.get("environmentId").and_then(Value::as_str).unwrap_or_default())
+}
+
+/// The environment part of the partition for a text that should be an environment's id.
+pub fn partition_of(environment_id: &str) -> String {
+    ids::EnvironmentId::of_ours(environment_id).map_or_else(|_| "_".to_owned(), |id| id.to_string())
 }
 
 /// A command that waited too long is not carried out: its sender has long since gone on.
@@ -495,12 +496,13 @@ pub async fn tick(platform: &Platform, delivered: &QueueMessage) -> Result<(), F
             return dead_letter(platform, "ContinueOperation", delivered, "Unreadable", &detail).await;
         }
     };
-    let began = platform.clock.now();
+    let mut holds = 0;
     loop {
         match crate::operations::run(platform, &tick).await {
-            Err(fault @ Fault::Transient { .. }) if platform.clock.now().duration_since(began) < HOLD => {
+            Err(fault @ Fault::Transient { .. }) if holds < HOLDS_MAX => {
+                holds += 1;
                 warn!(operation.id = %tick.operation_id, "`{}` waits: {}", tick.operation_id, fault.chain());
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                tokio::time::sleep(platform.hold_pause).await;
             }
             result => return result,
         }

@@ -46,6 +46,7 @@ pub fn all() -> Vec<Function> {
             Box::pin(async move { admin::resume_operations::run(&platform).await })
         }),
         // What operators read.
+        get("Health", "v1/runtime/health", |platform, _| Box::pin(async move { admin::health::get(&platform) })),
         get("Environments", "v1/runtime/environments/{id?}", |platform, request| {
             Box::pin(async move { admin::environments::get(&platform, &request).await })
         }),

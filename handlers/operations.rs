@@ -34,6 +34,8 @@ const RUN_BUDGET: SignedDuration = SignedDuration::from_secs(10);
 const STEP_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long a lease holds: a step and its commit.
 const LEASE: SignedDuration = SignedDuration::from_secs(8);
+/// How long cleaning up may take once the deadline has passed.
+const COMPENSATION: SignedDuration = SignedDuration::from_mins(30);
 /// Attempts of one step that may end in death or error.
 const ATTEMPTS_MAX: u32 = 5;
 /// Times that a step is taken anew because somebody else wrote first.
@@ -302,9 +304,14 @@ pub async fn run(platform: &Platform, tick: &Tick) -> Result<(), Fault> {
             }
             Err(fault) => return Err(fault),
         };
-        let (commit, goes_on) = conclude(platform, &loaded, &mut operation, step, began)?;
+        // Concluded on a copy: where the commit fails, what was held is still what is held.
+        let mut concluded = operation.clone();
+        let (commit, goes_on) = conclude(platform, &loaded, &mut concluded, step, began)?;
         match platform.ledger.commit(commit).await {
-            Ok(committed) => outbox_relay::publish(platform, committed).await,
+            Ok(committed) => {
+                operation = concluded;
+                outbox_relay::publish(platform, committed).await;
+            }
             Err(Fault::Conflict { .. }) => {
                 again(&mut conflicts, id)?;
                 match reload(platform, &partition, &operation).await? {
@@ -445,6 +452,10 @@ fn conclude(
     let excess = operation.notes.len().saturating_sub(NOTES_MAX);
     operation.notes.drain(..excess);
     operation.outcome_event_id = outcome.or(operation.outcome_event_id.take());
+    if now > operation.deadline {
+        // What is left to do after the deadline is to clean up.
+        operation.deadline = now + COMPENSATION;
+    }
     let mut goes_on = false;
     match then {
         Then::Next if now.duration_since(began) < RUN_BUDGET => {

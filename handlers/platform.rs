@@ -1,6 +1,6 @@
 //! Everything that a handler may touch.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     ledger::Ledger,
@@ -24,4 +24,6 @@ pub struct Platform {
     pub subscription_id: Arc<str>,
     /// The directory (Entra tenant) of that subscription.
     pub directory_id: Arc<str>,
+    /// Between two looks at a store that is away.
+    pub hold_pause: Duration,
 }

@@ -16,8 +16,8 @@ use crate::{
     ports::store::{Filter, Page},
 };
 
-/// How far the cursor reaches back over what was read already.
-const OVERLAP: SignedDuration = SignedDuration::from_secs(5);
+/// How far the cursor reaches back over what was read already: longer than a step and its commit.
+const OVERLAP: SignedDuration = SignedDuration::from_secs(10);
 
 pub async fn get(platform: &Platform, request: &HttpRequest) -> HttpAnswer {
     http::answer(found(platform, request).await)

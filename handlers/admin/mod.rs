@@ -5,6 +5,7 @@ pub mod dead_letters;
 pub mod deployments;
 pub mod environments;
 pub mod events;
+pub mod health;
 pub mod http;
 pub mod operations;
 pub mod plans;

@@ -3,7 +3,7 @@
 //! It listens before it opens anything, so that the host's first `GET /` is answered at once. It never
 //! exits with 0: the host would then leave it down and fail every invocation.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, process::ExitCode, sync::Arc};
+use std::{collections::BTreeMap, net::Ipv4Addr, process::ExitCode, sync::Arc, time::Duration};
 
 use axum::serve::ListenerExt;
 use runtime_platform::{
@@ -88,6 +88,7 @@ fn open(config: &Config) -> Result<Platform, Source> {
         namespace: namespace.host_str().unwrap_or_default().into(),
         subscription_id: config.subscription_id.as_str().into(),
         directory_id: config.directory_id.as_str().into(),
+        hold_pause: Duration::from_secs(1),
     })
 }
 

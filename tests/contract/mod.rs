@@ -3,3 +3,4 @@
 mod cli;
 mod envelope;
 mod masstransit;
+mod resource_manager;

@@ -67,14 +67,27 @@ pub(super) fn subscription_of(id: &str) -> String {
 pub(super) enum Address {
     Subscription(String),
     /// The resource groups of a subscription.
-    Groups { scope: String },
+    Groups {
+        scope: String,
+    },
     /// Everything in a group or a subscription.
-    Everything { scope: String },
+    Everything {
+        scope: String,
+    },
     Resource(ResourceId),
     /// The resources of one type in a scope.
-    Collection { scope: String, spec: &'static TypeSpec },
-    Action { resource: ResourceId, action: String },
-    Operation { id: String, form: OperationForm },
+    Collection {
+        scope: String,
+        spec: &'static TypeSpec,
+    },
+    Action {
+        resource: ResourceId,
+        action: String,
+    },
+    Operation {
+        id: String,
+        form: OperationForm,
+    },
 }
 
 /// Which of an operation's two addresses is asked.
@@ -106,7 +119,9 @@ pub(super) fn parse(path: &str, acting: bool) -> Result<Address, ArmError> {
         [word, id] if is(word, "operationResults") => {
             Ok(Address::Operation { id: (*id).to_owned(), form: OperationForm::Result })
         }
-        [providers, _, locations, _, form, id] if is(providers, "providers") && is(locations, "locations") => {
+        [providers, _, locations, _, form, id]
+            if is(providers, "providers") && is(locations, "locations") =>
+        {
             let form = match *form {
                 form if is(form, "operationStatuses") => OperationForm::Status,
                 form if is(form, "operationResults") => OperationForm::Result,
@@ -197,7 +212,9 @@ fn segments(path: &str) -> Result<Vec<String>, ArmError> {
     let mut segments = Vec::new();
     for raw in path.split('/').filter(|segment| !segment.is_empty()) {
         let segment = percent_decode_str(raw).decode_utf8().map_err(|_| unknown(path))?;
-        let fits = segment.len() <= SEGMENT_BYTES_MAX && !segment.contains('/') && !segment.contains(char::is_control);
+        let fits = segment.len() <= SEGMENT_BYTES_MAX
+            && !segment.contains('/')
+            && !segment.contains(char::is_control);
         if !fits || segments.len() == SEGMENTS_MAX {
             return Err(unknown(path));
         }
@@ -244,7 +261,10 @@ mod tests {
         let revision = id(&format!("{app}/revisions/a--1"));
         assert_eq!((revision.parent.as_str(), revision.spec.name), (app.as_str(), types::REVISION));
         let spec = types::find(types::REVISION).unwrap();
-        assert_eq!(parse(&format!("{app}/revisions"), false), Ok(Address::Collection { scope: app.clone(), spec }));
+        assert_eq!(
+            parse(&format!("{app}/revisions"), false),
+            Ok(Address::Collection { scope: app.clone(), spec })
+        );
         assert_eq!(
             parse(&format!("{app}/revisions/a--1/activate"), true),
             Ok(Address::Action { resource: revision, action: "activate".into() })
@@ -253,7 +273,10 @@ mod tests {
             parse("/subscriptions/s/providers/Microsoft.App/locations/weu/operationStatuses/o", false),
             Ok(Address::Operation { id: "o".into(), form: OperationForm::Status })
         );
-        assert_eq!(parse(&format!("{GROUP}/resources"), false), Ok(Address::Everything { scope: GROUP.into() }));
+        assert_eq!(
+            parse(&format!("{GROUP}/resources"), false),
+            Ok(Address::Everything { scope: GROUP.into() })
+        );
     }
 
     #[test]

@@ -46,9 +46,13 @@ async fn faults(State(shared): State<Arc<Shared>>) -> Response {
     Json(shared.faults.list()).into_response()
 }
 
-async fn add_faults(State(shared): State<Arc<Shared>>, headers: HeaderMap, Json(faults): Json<Vec<Fault>>) -> Response {
+async fn add_faults(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    Json(faults): Json<Vec<Fault>>,
+) -> Response {
     // Faults can kill: only who may call Resource Manager may ask for them.
-    if let Err(refusal) = authorised(&shared, &headers) {
+    if let Some(refusal) = unauthorised(&shared, &headers) {
         return refusal;
     }
     match shared.faults.add(faults) {
@@ -58,27 +62,27 @@ async fn add_faults(State(shared): State<Arc<Shared>>, headers: HeaderMap, Json(
 }
 
 async fn clear_faults(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    if let Err(refusal) = authorised(&shared, &headers) {
+    if let Some(refusal) = unauthorised(&shared, &headers) {
         return refusal;
     }
     shared.faults.clear();
     StatusCode::NO_CONTENT.into_response()
 }
 
-fn authorised(shared: &Shared, headers: &HeaderMap) -> Result<(), Response> {
+/// The answer to a caller whose token is not good.
+fn unauthorised(shared: &Shared, headers: &HeaderMap) -> Option<Response> {
     let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let Err(refused) = shared.tokens.check(authorization, AUDIENCE, shared.clock.now().as_second()) else {
-        return Ok(());
-    };
+    let refused = shared.tokens.check(authorization, AUDIENCE, shared.clock.now().as_second()).err()?;
     let error = ArmError::new(
         StatusCode::UNAUTHORIZED,
         "InvalidAuthenticationToken",
         format!("The access token is not taken: {refused}."),
     );
     let mut response = error.into_response();
-    let challenge = "Bearer authorization_uri=\"https://login.microsoftonline.com/common\", error=\"invalid_token\"";
+    let challenge =
+        "Bearer authorization_uri=\"https://login.microsoftonline.com/common\", error=\"invalid_token\"";
     response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
-    Err(response)
+    Some(response)
 }
 
 async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
@@ -89,7 +93,9 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
         return answer;
     }
     let fails = match &fault {
-        Some((_, Kind::OperationFails { code, message })) => Some(json!({ "code": code, "message": message })),
+        Some((_, Kind::OperationFails { code, message })) => {
+            Some(json!({ "code": code, "message": message }))
+        }
         _ => None,
     };
     let mut response = answer(&shared, request, fails).await;
@@ -116,7 +122,7 @@ struct Asked {
 }
 
 async fn answer(shared: &Arc<Shared>, request: Request, fails: Option<Value>) -> Response {
-    if let Err(refusal) = authorised(shared, request.headers()) {
+    if let Some(refusal) = unauthorised(shared, request.headers()) {
         return refusal;
     }
     let asked = match take_apart(shared, request, fails).await {
@@ -128,7 +134,9 @@ async fn answer(shared: &Arc<Shared>, request: Request, fails: Option<Value>) ->
 
 async fn take_apart(shared: &Shared, request: Request, fails: Option<Value>) -> Result<Asked, ArmError> {
     let (parts, body) = request.into_parts();
-    let text = |name: header::HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let text = |name: header::HeaderName| {
+        parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+    };
     let query = query_of(&parts.uri);
     let version = query.get("api-version").cloned().ok_or_else(|| {
         ArmError::bad_request(
@@ -137,14 +145,18 @@ async fn take_apart(shared: &Shared, request: Request, fails: Option<Value>) -> 
         )
     })?;
     let body = axum::body::to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| {
-        let message = format!("The body of the request is larger than {BODY_BYTES_MAX} bytes, or was cut off.");
+        let message =
+            format!("The body of the request is larger than {BODY_BYTES_MAX} bytes, or was cut off.");
         ArmError::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestContentTooLarge", message)
     })?;
     let body = if body.is_empty() {
         Value::Null
     } else {
         serde_json::from_slice(&body).map_err(|error| {
-            ArmError::bad_request("InvalidRequestContent", format!("The body of the request is no JSON: {error}."))
+            ArmError::bad_request(
+                "InvalidRequestContent",
+                format!("The body of the request is no JSON: {error}."),
+            )
         })?
     };
     let authority = parts.uri.authority().map(ToString::to_string);
@@ -177,7 +189,10 @@ async fn respond(shared: &Arc<Shared>, asked: Asked) -> Result<Response, ArmErro
     match &address {
         Address::Resource(id) | Address::Action { resource: id, .. } => versioned(id.spec, &asked.version)?,
         Address::Collection { spec, .. } => versioned(spec, &asked.version)?,
-        Address::Subscription(_) | Address::Groups { .. } | Address::Everything { .. } | Address::Operation { .. } => {}
+        Address::Subscription(_)
+        | Address::Groups { .. }
+        | Address::Everything { .. }
+        | Address::Operation { .. } => {}
     }
     let reading = asked.method == Method::GET || asked.method == Method::HEAD;
     if reading {
@@ -203,7 +218,8 @@ async fn respond(shared: &Arc<Shared>, asked: Asked) -> Result<Response, ArmErro
             }
             _ => {
                 let call = asked.call.clone();
-                let reply = shared.database.read(move |connection| resources::get(connection, &call, &id)).await?;
+                let reply =
+                    shared.database.read(move |connection| resources::get(connection, &call, &id)).await?;
                 if asked.method == Method::HEAD {
                     return Ok(StatusCode::NO_CONTENT.into_response());
                 }
@@ -252,13 +268,22 @@ fn subscription(id: &str) -> Value {
     })
 }
 
-async fn list(shared: &Shared, asked: Asked, scope: String, kind: Option<&'static str>) -> Result<Response, ArmError> {
+async fn list(
+    shared: &Shared,
+    asked: Asked,
+    scope: String,
+    kind: Option<&'static str>,
+) -> Result<Response, ArmError> {
     if asked.query.contains_key("$filter") {
-        return Err(ArmError::bad_request("InvalidFilter", "Lists cannot be filtered here: leave `$filter` out."));
+        return Err(ArmError::bad_request(
+            "InvalidFilter",
+            "Lists cannot be filtered here: leave `$filter` out.",
+        ));
     }
     let after = asked.query.get("$skiptoken").cloned().unwrap_or_default();
     let call = asked.call;
-    let reading = move |connection: &rusqlite::Connection| resources::list(connection, &call, &scope, kind, &after);
+    let reading =
+        move |connection: &rusqlite::Connection| resources::list(connection, &call, &scope, kind, &after);
     let (value, next) = shared.database.read(reading).await?;
     let mut body = json!({ "value": value });
     if let Some(next) = next {
@@ -311,11 +336,19 @@ async fn change(shared: &Arc<Shared>, mut asked: Asked, change: Change) -> Resul
     finish(shared, &asked, reply)
 }
 
-async fn follow_operation(shared: &Shared, asked: Asked, id: String, form: OperationForm) -> Result<Response, ArmError> {
+async fn follow_operation(
+    shared: &Shared,
+    asked: Asked,
+    id: String,
+    form: OperationForm,
+) -> Result<Response, ArmError> {
     let key = id.clone();
     let found = shared.database.read(move |connection| records::load_operation(connection, &key)).await?;
     let operation = found.ok_or_else(|| {
-        ArmError::not_found("OperationNotFound", format!("There is no operation `{id}`: operations are kept for a day."))
+        ArmError::not_found(
+            "OperationNotFound",
+            format!("There is no operation `{id}`: operations are kept for a day."),
+        )
     })?;
     let running = operation.status == operations::IN_PROGRESS;
     let mut response = match (form, operation.status.as_str()) {

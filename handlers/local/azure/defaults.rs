@@ -192,10 +192,13 @@ fn show_identity(id: &ResourceId, identity: &mut Map<String, Value>) {
         identity.insert("principalId".to_owned(), json!(uuid_of(id, "principal")));
         identity.insert("tenantId".to_owned(), json!(directory_tenant()));
     }
-    let Some(users) = identity.get_mut("userAssignedIdentities").and_then(Value::as_object_mut) else { return };
+    let Some(users) = identity.get_mut("userAssignedIdentities").and_then(Value::as_object_mut) else {
+        return;
+    };
     for (user, shown) in users {
         if let Some(user) = address::resource(user) {
-            *shown = json!({ "principalId": uuid_of(&user, "principal"), "clientId": uuid_of(&user, "client") });
+            *shown =
+                json!({ "principalId": uuid_of(&user, "principal"), "clientId": uuid_of(&user, "client") });
         }
     }
 }

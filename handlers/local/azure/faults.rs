@@ -98,12 +98,18 @@ impl Faults {
         let own = i32::try_from(std::process::id()).unwrap_or_default();
         for fault in &faults {
             if matches!(fault.kind, Kind::Kill { pid } if pid <= 1 || pid == own) {
-                return Err(ArmError::bad_request("InvalidFault", "`pid` must be another process's, and above 1."));
+                return Err(ArmError::bad_request(
+                    "InvalidFault",
+                    "`pid` must be another process's, and above 1.",
+                ));
             }
         }
         let mut waiting = self.waiting();
         if waiting.len() + faults.len() > FAULTS_MAX {
-            return Err(ArmError::bad_request("TooManyFaults", format!("At most {FAULTS_MAX} faults can wait.")));
+            return Err(ArmError::bad_request(
+                "TooManyFaults",
+                format!("At most {FAULTS_MAX} faults can wait."),
+            ));
         }
         waiting.extend(faults);
         Ok(())
@@ -175,7 +181,9 @@ impl Kind {
 
 /// An answer whose body breaks before anything is sent: the server then closes the connection.
 fn dropped() -> Response {
-    let broken = futures::stream::once(async { Err::<Bytes, _>(std::io::Error::other("dropped, as a fault asked for")) });
+    let broken = futures::stream::once(async {
+        Err::<Bytes, _>(std::io::Error::other("dropped, as a fault asked for"))
+    });
     Response::new(Body::from_stream(broken))
 }
 
@@ -194,7 +202,10 @@ mod tests {
         let take = |method: Method| faults.take(&method, "/x/containerApps/y");
         let fault = Some((When::Before, Kind::TooMany { retry_after: 3 }));
         assert_eq!(take(Method::GET), None);
-        assert_eq!([take(Method::PUT), take(Method::PUT), take(Method::PUT), take(Method::PUT)], [None, fault.clone(), fault, None]);
+        assert_eq!(
+            [take(Method::PUT), take(Method::PUT), take(Method::PUT), take(Method::PUT)],
+            [None, fault.clone(), fault, None]
+        );
         assert_eq!(faults.list(), []);
     }
 
@@ -203,7 +214,13 @@ mod tests {
         let faults = Faults::default();
         let own = i32::try_from(std::process::id()).unwrap();
         for pid in [0, 1, -7, own] {
-            let fault = Fault { matching: Matching::default(), times: 1, skip: 0, when: When::Before, kind: Kind::Kill { pid } };
+            let fault = Fault {
+                matching: Matching::default(),
+                times: 1,
+                skip: 0,
+                when: When::Before,
+                kind: Kind::Kill { pid },
+            };
             assert_eq!(faults.add(vec![fault]).unwrap_err().code, "InvalidFault", "{pid}");
         }
     }

@@ -93,7 +93,8 @@ impl ImageCatalogue {
             ("*/flaky:*", Behaviour::Errors { share: 0.2 }),
             ("*/slow:*", Behaviour::Latency { milliseconds: 800 }),
         ];
-        let entry = |(pattern, behaviour): (&str, Behaviour)| (pattern.to_owned(), StandIn::Behaviour(behaviour));
+        let entry =
+            |(pattern, behaviour): (&str, Behaviour)| (pattern.to_owned(), StandIn::Behaviour(behaviour));
         Self { entries: entries.into_iter().map(entry).collect() }
     }
 
@@ -108,11 +109,13 @@ impl ImageCatalogue {
     }
 
     fn parse(text: &str, file: &Path) -> Result<Self, CatalogueError> {
-        let wrong = |path: String, problem: String| CatalogueError::Wrong { file: file.to_owned(), path, problem };
+        let wrong =
+            |path: String, problem: String| CatalogueError::Wrong { file: file.to_owned(), path, problem };
         let document: Value = serde_json::from_str(text)
             .map_err(|source| CatalogueError::NoJson { file: file.to_owned(), source })?;
         let images = document.get("images").and_then(Value::as_array);
-        let images = images.ok_or_else(|| wrong("images".to_owned(), "there must be a list `images`".to_owned()))?;
+        let images =
+            images.ok_or_else(|| wrong("images".to_owned(), "there must be a list `images`".to_owned()))?;
         if images.len() > ENTRIES_MAX {
             let problem = format!("there are {} entries, at most {ENTRIES_MAX} are allowed", images.len());
             return Err(wrong("images".to_owned(), problem));
@@ -120,7 +123,9 @@ impl ImageCatalogue {
         let mut catalogue = Self::default();
         for (index, image) in images.iter().enumerate() {
             let entry = entry(image, file.parent().unwrap_or(Path::new(".")));
-            catalogue.entries.push(entry.map_err(|(path, problem)| wrong(format!("images[{index}]{path}"), problem))?);
+            catalogue
+                .entries
+                .push(entry.map_err(|(path, problem)| wrong(format!("images[{index}]{path}"), problem))?);
         }
         catalogue.entries.extend(Self::built_in().entries);
         Ok(catalogue)
@@ -139,15 +144,23 @@ impl ImageCatalogue {
 fn entry(image: &Value, directory: &Path) -> Result<(String, StandIn), (String, String)> {
     let no = |path: &str, problem: &str| Err((path.to_owned(), problem.to_owned()));
     let Some(members) = image.as_object() else { return no("", "an entry is an object") };
-    if let Some(unknown) = members.keys().find(|name| !["match", "behaviour", "command", "workingDirectory"].contains(&name.as_str())) {
-        return no(&format!(".{unknown}"), "there is no such member: an entry has match, behaviour, command, workingDirectory");
+    if let Some(unknown) = members
+        .keys()
+        .find(|name| !["match", "behaviour", "command", "workingDirectory"].contains(&name.as_str()))
+    {
+        return no(
+            &format!(".{unknown}"),
+            "there is no such member: an entry has match, behaviour, command, workingDirectory",
+        );
     }
     let Some(pattern) = image["match"].as_str().filter(|pattern| !pattern.is_empty()) else {
         return no(".match", "an entry names the images it is for, e.g. `my.registry/app:*`");
     };
     let stand_in = match (members.get("behaviour"), members.get("command")) {
         (Some(behaviour), None) => StandIn::Behaviour(read_behaviour(behaviour)?),
-        (None, Some(command)) => StandIn::Command(read_command(command, image.get("workingDirectory"), directory)?),
+        (None, Some(command)) => {
+            StandIn::Command(read_command(command, image.get("workingDirectory"), directory)?)
+        }
         _ => return no("", "an entry has either a `behaviour` or a `command`"),
     };
     Ok((pattern.to_owned(), stand_in))
@@ -160,7 +173,9 @@ fn read_behaviour(value: &Value) -> Result<Behaviour, (String, String)> {
         Behaviour::Healthy | Behaviour::Latency { .. } => return Ok(behaviour),
         Behaviour::Errors { share } => ("share", share, 1.0),
         Behaviour::CrashLoop { after_seconds } => ("afterSeconds", after_seconds, 86_400.0),
-        Behaviour::SlowStart { seconds } | Behaviour::FailsAfter { seconds } => ("seconds", seconds, 86_400.0),
+        Behaviour::SlowStart { seconds } | Behaviour::FailsAfter { seconds } => {
+            ("seconds", seconds, 86_400.0)
+        }
     };
     if (0.0..=most).contains(&number) {
         return Ok(behaviour);
@@ -168,9 +183,14 @@ fn read_behaviour(value: &Value) -> Result<Behaviour, (String, String)> {
     Err((format!("{path}.{name}"), format!("it is {number}, and must be from 0 to {most}")))
 }
 
-fn read_command(command: &Value, working: Option<&Value>, directory: &Path) -> Result<Command, (String, String)> {
-    let words = Vec::<String>::deserialize(command)
-        .map_err(|_| (".command".to_owned(), "a command is a list of texts, e.g. [\"node\", \"server.js\"]".to_owned()))?;
+fn read_command(
+    command: &Value,
+    working: Option<&Value>,
+    directory: &Path,
+) -> Result<Command, (String, String)> {
+    let words = Vec::<String>::deserialize(command).map_err(|_| {
+        (".command".to_owned(), "a command is a list of texts, e.g. [\"node\", \"server.js\"]".to_owned())
+    })?;
     let [program, arguments @ ..] = words.as_slice() else {
         return Err((".command".to_owned(), "a command begins with a program".to_owned()));
     };
@@ -259,7 +279,10 @@ mod tests {
             error(r#"{"images":[{"match":"a","command":"node x"}]}"#),
             "`dir/images.json`: images[0].command: a command is a list of texts, e.g. [\"node\", \"server.js\"]"
         );
-        assert!(error(r#"{"images":[{"match":"a","behaviour":{"kind":"odd"}}]}"#).contains("images[0].behaviour: unknown variant `odd`"));
+        assert!(
+            error(r#"{"images":[{"match":"a","behaviour":{"kind":"odd"}}]}"#)
+                .contains("images[0].behaviour: unknown variant `odd`")
+        );
         assert_eq!(
             error(r#"{"images":[{"match":"a"}]}"#),
             "`dir/images.json`: images[0]: an entry has either a `behaviour` or a `command`"

@@ -59,25 +59,34 @@ struct Ingress {
 pub(super) fn router(routes: Arc<Routes>, fleet: Arc<Fleet>) -> Router {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
-    let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(IDLE_CONNECTIONS_MAX).build(connector);
+    let client =
+        Client::builder(TokioExecutor::new()).pool_max_idle_per_host(IDLE_CONNECTIONS_MAX).build(connector);
     Router::new().fallback(lead).with_state(Ingress { routes, fleet, client })
 }
 
 async fn lead(State(ingress): State<Ingress>, request: Request) -> Response {
-    let host = host_of(request.uri(), request.headers());
+    let authority = authority_of(request.uri(), request.headers()).to_owned();
+    let host = host_of(&authority);
     let Some(route) = ingress.routes.next(&host) else {
-        return plain(StatusCode::NOT_FOUND, format!("There is no container app at `{host}`, or it is stopped.\n"));
+        return plain(
+            StatusCode::NOT_FOUND,
+            format!("There is no container app at `{host}`, or it is stopped.\n"),
+        );
     };
-    let response = ingress.pass_on(&route, &host, request).await;
+    let response = ingress.pass_on(&route, &authority, request).await;
     ingress.routes.count(&host, &route.revision, response.status().as_u16());
     response
 }
 
-/// The host that a request is for, without a port, in lower case.
-fn host_of(uri: &Uri, headers: &HeaderMap) -> String {
+/// The host and port that a request is for.
+fn authority_of<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> &'a str {
     let named = headers.get(header::HOST).and_then(|value| value.to_str().ok());
-    let named = uri.authority().map(|authority| authority.as_str()).or(named).unwrap_or_default();
-    let host = named.rsplit('@').next().unwrap_or_default();
+    uri.authority().map(|authority| authority.as_str()).or(named).unwrap_or_default()
+}
+
+/// The host alone, in lower case.
+fn host_of(authority: &str) -> String {
+    let host = authority.rsplit('@').next().unwrap_or_default();
     let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
     host.trim_end_matches('.').to_ascii_lowercase()
 }
@@ -93,10 +102,14 @@ fn unavailable(text: String) -> Response {
 }
 
 impl Ingress {
-    async fn pass_on(&self, route: &Route, host: &str, request: Request) -> Response {
-        let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    async fn pass_on(&self, route: &Route, authority: &str, request: Request) -> Response {
+        let declared =
+            request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         if declared.is_some_and(|bytes: u64| bytes > BODY_BYTES_MAX as u64) {
-            return plain(StatusCode::PAYLOAD_TOO_LARGE, format!("A body has at most {BODY_BYTES_MAX} bytes here.\n"));
+            return plain(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("A body has at most {BODY_BYTES_MAX} bytes here.\n"),
+            );
         }
         let began = Instant::now();
         let address = loop {
@@ -104,32 +117,44 @@ impl Ingress {
                 Pick::At(address) => break address,
                 Pick::Waking if began.elapsed() < WAKE_TIMEOUT => tokio::time::sleep(WAKE_PAUSE).await,
                 Pick::Waking | Pick::NotReady | Pick::NotRunning => {
-                    return unavailable(format!("No replica of the revision `{}` is ready.\n", route.revision));
+                    return unavailable(format!(
+                        "No replica of the revision `{}` is ready.\n",
+                        route.revision
+                    ));
                 }
             }
         };
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         let Ok(uri) = Uri::try_from(format!("http://{address}{path}")) else {
-            return plain(StatusCode::BAD_REQUEST, "The path of the request cannot be passed on.\n".to_owned());
+            return plain(
+                StatusCode::BAD_REQUEST,
+                "The path of the request cannot be passed on.\n".to_owned(),
+            );
         };
-        let outgoing = outgoing(request, uri, host);
+        let outgoing = outgoing(request, uri, authority);
         match tokio::time::timeout(ANSWER_TIMEOUT, self.client.request(outgoing)).await {
             Ok(Ok(response)) => incoming(response.map(Body::new)),
-            Ok(Err(_)) => unavailable(format!("The replica of `{}` closed the connection.\n", route.revision)),
+            Ok(Err(_)) => {
+                unavailable(format!("The replica of `{}` closed the connection.\n", route.revision))
+            }
             Err(_) => plain(
                 StatusCode::GATEWAY_TIMEOUT,
-                format!("The replica of `{}` did not answer in {} seconds.\n", route.revision, ANSWER_TIMEOUT.as_secs()),
+                format!(
+                    "The replica of `{}` did not answer in {} seconds.\n",
+                    route.revision,
+                    ANSWER_TIMEOUT.as_secs()
+                ),
             ),
         }
     }
 }
 
-fn outgoing(request: Request, uri: Uri, host: &str) -> http::Request<Limited<Body>> {
+fn outgoing(request: Request, uri: Uri, authority: &str) -> http::Request<Limited<Body>> {
     let (mut parts, body) = request.into_parts();
     parts.uri = uri;
     parts.version = Version::HTTP_11;
     of_this_connection_alone(&mut parts.headers);
-    if let Ok(host) = HeaderValue::from_str(host) {
+    if let Ok(host) = HeaderValue::from_str(authority) {
         parts.headers.insert("x-forwarded-host", host.clone());
         parts.headers.insert(header::HOST, host);
     }
@@ -147,7 +172,8 @@ fn incoming(mut response: Response) -> Response {
 /// Takes out what concerns one connection only, and what `connection` names beside.
 fn of_this_connection_alone(headers: &mut HeaderMap) {
     let named = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let named = named.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse::<HeaderName>().ok());
+    let named =
+        named.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse::<HeaderName>().ok());
     for name in named.collect::<Vec<_>>() {
         headers.remove(name);
     }
@@ -167,7 +193,7 @@ mod tests {
             if let Some(host) = host {
                 headers.insert(header::HOST, HeaderValue::from_str(host).unwrap());
             }
-            host_of(&uri.parse().unwrap(), &headers)
+            host_of(authority_of(&uri.parse().unwrap(), &headers))
         };
         assert_eq!(of("/x", Some("A.b.apps.localhost:8443")), "a.b.apps.localhost");
         assert_eq!(of("https://c.apps.localhost:1/x", None), "c.apps.localhost");
@@ -177,7 +203,8 @@ mod tests {
     #[test]
     fn what_concerns_one_connection_is_not_passed_on() {
         let mut headers = HeaderMap::new();
-        for (name, value) in [("connection", "close, x-own"), ("x-own", "1"), ("te", "gzip"), ("x-kept", "2")] {
+        for (name, value) in [("connection", "close, x-own"), ("x-own", "1"), ("te", "gzip"), ("x-kept", "2")]
+        {
             headers.insert(name, HeaderValue::from_static(value));
         }
         of_this_connection_alone(&mut headers);

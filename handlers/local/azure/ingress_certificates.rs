@@ -24,9 +24,13 @@ const CERTIFICATES_MAX: usize = 512;
 ///
 /// # Errors
 /// When no key can be made.
-pub fn ingress_server(authority: Arc<Authority>, domain: &str) -> Result<Arc<rustls::ServerConfig>, CertificateError> {
+pub fn ingress_server(
+    authority: Arc<Authority>,
+    domain: &str,
+) -> Result<Arc<rustls::ServerConfig>, CertificateError> {
     let resolver = IngressCertificates::new(authority, domain)?;
-    let mut config = rustls::ServerConfig::builder().with_no_client_auth().with_cert_resolver(Arc::new(resolver));
+    let mut config =
+        rustls::ServerConfig::builder().with_no_client_auth().with_cert_resolver(Arc::new(resolver));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
@@ -55,7 +59,8 @@ impl fmt::Debug for IngressCertificates {
 impl IngressCertificates {
     fn new(authority: Arc<Authority>, domain: &str) -> Result<Self, CertificateError> {
         let key = KeyPair::generate()?;
-        let signing = any_supported_type(&PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())))?;
+        let signing =
+            any_supported_type(&PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())))?;
         Ok(Self { authority, ending: format!(".{domain}"), key, signing, made: Mutex::default() })
     }
 

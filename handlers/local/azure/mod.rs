@@ -12,6 +12,7 @@ mod api;
 mod container_apps;
 mod defaults;
 mod faults;
+mod guards;
 mod images;
 mod ingress;
 mod ingress_certificates;
@@ -135,7 +136,8 @@ impl Azure {
     pub fn open(options: AzureOptions) -> Result<Self, OpenError> {
         let database = Database::open(&options.file, records::FORMS)?;
         let (fleet, notices) = Fleet::new(options.images, options.sink, options.restart_pause);
-        let authority = options.endpoint.split("://").last().unwrap_or_default().trim_end_matches('/').to_owned();
+        let authority =
+            options.endpoint.split("://").last().unwrap_or_default().trim_end_matches('/').to_owned();
         let shared = Shared {
             database,
             fleet: Arc::new(fleet),

@@ -2,7 +2,7 @@
 //! rules are elsewhere.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
+use rusqlite::{Connection, OptionalExtension, Row, named_params, params, types::Type};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -98,12 +98,16 @@ pub(super) fn new_etag() -> String {
     Uuid::new_v4().to_string()
 }
 
+fn unreadable(kind: Type, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, kind, Box::new(error))
+}
+
 fn timestamp(row: &Row<'_>, column: &str) -> rusqlite::Result<Timestamp> {
-    Ok(Timestamp::from_millisecond(row.get(column)?).unwrap_or_default())
+    Timestamp::from_millisecond(row.get(column)?).map_err(|error| unreadable(Type::Integer, error))
 }
 
 fn json(row: &Row<'_>, column: &str) -> rusqlite::Result<Value> {
-    Ok(serde_json::from_str(&row.get::<_, String>(column)?).unwrap_or_default())
+    serde_json::from_str(&row.get::<_, String>(column)?).map_err(|error| unreadable(Type::Text, error))
 }
 
 fn spec(row: &Row<'_>) -> rusqlite::Result<&'static TypeSpec> {
@@ -113,7 +117,12 @@ fn spec(row: &Row<'_>) -> rusqlite::Result<&'static TypeSpec> {
 
 fn resource(row: &Row<'_>) -> rusqlite::Result<Resource> {
     Ok(Resource {
-        id: ResourceId { text: row.get("id")?, spec: spec(row)?, name: row.get("name")?, parent: row.get("parent")? },
+        id: ResourceId {
+            text: row.get("id")?,
+            spec: spec(row)?,
+            name: row.get("name")?,
+            parent: row.get("parent")?,
+        },
         body: json(row, "body")?,
         state: row.get("state")?,
         operation: row.get("operation")?,
@@ -125,12 +134,13 @@ fn resource(row: &Row<'_>) -> rusqlite::Result<Resource> {
 
 fn operation(row: &Row<'_>) -> rusqlite::Result<Operation> {
     let error: Option<String> = row.get("error")?;
+    let error = error.map(|text| serde_json::from_str(&text)).transpose();
     Ok(Operation {
         id: row.get("id")?,
         resource: row.get("resource")?,
         removes: row.get("removes")?,
         status: row.get("status")?,
-        error: error.and_then(|text| serde_json::from_str(&text).ok()),
+        error: error.map_err(|error| unreadable(Type::Text, error))?,
         started: timestamp(row, "started_ms")?,
         ready: timestamp(row, "ready_ms")?,
     })
@@ -190,7 +200,8 @@ pub(super) fn within(
          WHERE key > ?1 AND key < ?2 AND key > ?3 AND (?4 IS NULL OR kind = ?4) ORDER BY key LIMIT ?5",
     )?;
     let max = i64::try_from(max).unwrap_or(i64::MAX);
-    let rows = statement.query_map(params![format!("{scope}/"), format!("{scope}0"), after, kind, max], resource)?;
+    let rows =
+        statement.query_map(params![format!("{scope}/"), format!("{scope}0"), after, kind, max], resource)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
@@ -208,15 +219,17 @@ pub(super) fn load_operation(connection: &Connection, id: &str) -> Result<Option
 }
 
 pub(super) fn save_operation(connection: &Connection, operation: &Operation) -> Result<(), ArmError> {
-    connection.prepare_cached("INSERT OR REPLACE INTO operations VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(params![
-        operation.id,
-        operation.resource,
-        operation.removes,
-        operation.status,
-        operation.error.as_ref().map(Value::to_string),
-        operation.started.as_millisecond(),
-        operation.ready.as_millisecond(),
-    ])?;
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO operations VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+        .execute(params![
+            operation.id,
+            operation.resource,
+            operation.removes,
+            operation.status,
+            operation.error.as_ref().map(Value::to_string),
+            operation.started.as_millisecond(),
+            operation.ready.as_millisecond(),
+        ])?;
     Ok(())
 }
 
@@ -239,7 +252,8 @@ pub(super) fn forget_operations(connection: &Connection, before: Timestamp) -> R
 
 /// An app's revisions, oldest first.
 pub(super) fn revisions(connection: &Connection, app: &str) -> Result<Vec<Revision>, ArmError> {
-    let mut statement = connection.prepare_cached("SELECT * FROM revisions WHERE app = ?1 ORDER BY ordinal")?;
+    let mut statement =
+        connection.prepare_cached("SELECT * FROM revisions WHERE app = ?1 ORDER BY ordinal")?;
     Ok(statement.query_map([app], revision)?.collect::<Result<_, _>>()?)
 }
 
@@ -266,7 +280,7 @@ pub(super) fn remove_revision(connection: &Connection, app: &str, name: &str) ->
 
 /// The keys of all apps that are there to run, in order.
 pub(super) fn apps(connection: &Connection) -> Result<Vec<String>, ArmError> {
-    let mut statement =
-        connection.prepare_cached("SELECT key FROM resources WHERE kind = ?1 AND state <> 'Deleting' ORDER BY key")?;
+    let mut statement = connection
+        .prepare_cached("SELECT key FROM resources WHERE kind = ?1 AND state <> 'Deleting' ORDER BY key")?;
     Ok(statement.query_map([types::APP], |row| row.get(0))?.collect::<Result<_, _>>()?)
 }

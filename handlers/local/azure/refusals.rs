@@ -66,12 +66,8 @@ impl From<rusqlite::Error> for ArmError {
 impl IntoResponse for ArmError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.body())).into_response();
-        let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after_seconds {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        if let Ok(code) = HeaderValue::from_str(&self.code) {
-            headers.insert("x-ms-failure-cause", code);
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

@@ -11,6 +11,7 @@ use super::{
     address::{self, ResourceId},
     container_apps,
     defaults::{self, Naming},
+    guards,
     operations::{self, Header, Poll},
     records::{self, Resource},
     refusals::ArmError,
@@ -46,7 +47,10 @@ pub(super) enum Effect {
     /// This app's replicas and routes are to be brought in line.
     App(String),
     /// This app's revision is to be started anew.
-    Restart { app: String, revision: String },
+    Restart {
+        app: String,
+        revision: String,
+    },
     /// What is at or below this key is gone.
     Gone(String),
 }
@@ -73,7 +77,8 @@ pub(super) fn show(connection: &Connection, resource: &Resource, naming: &Naming
     match resource.id.spec.name {
         types::APP => container_apps::show(connection, resource, naming, &mut shown)?,
         types::NETWORK => {
-            let subnets = records::within(connection, &resource.id.text, Some(types::SUBNET), "", PAGE_ITEMS_MAX)?;
+            let subnets =
+                records::within(connection, &resource.id.text, Some(types::SUBNET), "", PAGE_ITEMS_MAX)?;
             let subnets = subnets.iter().map(|subnet| defaults::render(subnet, naming)).collect::<Vec<_>>();
             if !subnets.is_empty() || shown["properties"].get("subnets").is_none() {
                 shown["properties"]["subnets"] = json!(subnets);
@@ -137,28 +142,38 @@ pub(super) fn list(
     Ok((listed.map(|resource| show(connection, resource, &call.naming)).collect::<Result<_, _>>()?, next))
 }
 
-pub(super) fn put(connection: &Connection, call: &Call, id: &ResourceId, body: Value) -> Result<Reply, ArmError> {
+pub(super) fn put(
+    connection: &Connection,
+    call: &Call,
+    id: &ResourceId,
+    body: Value,
+) -> Result<Reply, ArmError> {
     let Value::Object(mut body) = body else { return Err(no_object()) };
     let existing = records::load(connection, &id.key())?;
     let id = match &existing {
         Some(existing) => existing.id.clone(),
         None => id.under(&parent(connection, id)?),
     };
-    writable(&id)?;
-    preconditions(existing.as_ref(), call)?;
-    not_busy(existing.as_ref())?;
+    guards::writable(&id)?;
+    guards::preconditions(existing.as_ref(), call)?;
+    guards::not_busy(existing.as_ref())?;
     defaults::strip(&id, &mut body);
     defaults::fill(&id, &mut body);
     write(connection, call, &id, existing, Value::Object(body), true)
 }
 
 /// Applies a JSON merge patch.
-pub(super) fn patch(connection: &Connection, call: &Call, id: &ResourceId, patch: Value) -> Result<Reply, ArmError> {
+pub(super) fn patch(
+    connection: &Connection,
+    call: &Call,
+    id: &ResourceId,
+    patch: Value,
+) -> Result<Reply, ArmError> {
     let Value::Object(mut changes) = patch else { return Err(no_object()) };
     let existing = stored(connection, id)?;
-    writable(id)?;
-    preconditions(Some(&existing), call)?;
-    not_busy(Some(&existing))?;
+    guards::writable(id)?;
+    guards::preconditions(Some(&existing), call)?;
+    guards::not_busy(Some(&existing))?;
     defaults::strip(&existing.id, &mut changes);
     let mut body = existing.body.clone();
     let changes = Value::Object(changes);
@@ -199,11 +214,13 @@ fn write(
     mut body: Value,
     whole: bool,
 ) -> Result<Reply, ArmError> {
-    located(id, existing.as_ref(), &body)?;
+    guards::located(id, existing.as_ref(), &body)?;
     let mut made_revision = false;
     match id.spec.name {
-        types::APP => made_revision = container_apps::apply(connection, call, id, existing.as_ref(), &mut body, whole)?,
-        types::ROLE_ASSIGNMENT => assignable(connection, id, existing.as_ref(), &body)?,
+        types::APP => {
+            made_revision = container_apps::apply(connection, call, id, existing.as_ref(), &mut body, whole)?
+        }
+        types::ROLE_ASSIGNMENT => guards::assignable(connection, id, existing.as_ref(), &body)?,
         _ => {}
     }
     let created = existing.is_none();
@@ -219,7 +236,9 @@ fn write(
     let slow = match id.spec.write {
         Write::Immediate | Write::ReadOnly => None,
         // A patch of an app that makes no revision is quick; of anything else, tags aside, it is not.
-        Write::AsyncOperation if !whole && id.spec.name == types::APP => made_revision.then_some(Header::Location),
+        Write::AsyncOperation if !whole && id.spec.name == types::APP => {
+            made_revision.then_some(Header::Location)
+        }
         Write::AsyncOperation if whole => Some(Header::AsyncOperation),
         Write::AsyncOperation => Some(Header::Location),
         Write::ProvisioningState => Some(Header::Location).filter(|_| whole),
@@ -227,7 +246,8 @@ fn write(
     let mut poll = None;
     if let Some(header) = slow {
         let takes = call.takes(id.spec.write_ms);
-        let operation = operations::begin(connection, &mut resource, false, takes, call.fails.clone(), call.now)?;
+        let operation =
+            operations::begin(connection, &mut resource, false, takes, call.fails.clone(), call.now)?;
         poll = Some(Poll { header, operation: operation.id, base: poll_base(&resource) })
             .filter(|_| id.spec.write != Write::ProvisioningState);
     } else {
@@ -264,32 +284,35 @@ pub(super) fn delete(connection: &Connection, call: &Call, id: &ResourceId) -> R
         }
         return Ok(Reply::new(StatusCode::NO_CONTENT, None));
     };
-    writable(id)?;
-    preconditions(Some(&existing), call)?;
+    guards::writable(id)?;
+    guards::preconditions(Some(&existing), call)?;
     // A group goes whatever is being done in it.
     if id.spec.name != types::GROUP || existing.state == operations::DELETING {
-        not_busy(Some(&existing))?;
+        guards::not_busy(Some(&existing))?;
     }
     if id.spec.name == types::ENVIRONMENT {
-        no_apps_in(connection, &existing)?;
+        guards::no_apps_in(connection, &existing)?;
     }
     let key = id.key();
     let mut reply = Reply::new(StatusCode::OK, None);
     reply.effect = Effect::Gone(key.clone());
     match id.spec.removal {
         Removal::Immediate => {
-            let body = (id.spec.name == types::ROLE_ASSIGNMENT).then(|| defaults::render(&existing, &call.naming));
+            let body =
+                (id.spec.name == types::ROLE_ASSIGNMENT).then(|| defaults::render(&existing, &call.naming));
             records::remove(connection, &key)?;
             reply.body = body;
         }
         Removal::Location => {
             let takes = call.takes(types::REMOVAL_MS);
-            let operation = operations::begin(connection, &mut existing, true, takes, call.fails.clone(), call.now)?;
+            let operation =
+                operations::begin(connection, &mut existing, true, takes, call.fails.clone(), call.now)?;
             if id.spec.name == types::GROUP {
                 mark_deleting(connection, &id.text)?;
             }
             reply.status = StatusCode::ACCEPTED;
-            reply.poll = Some(Poll { header: Header::Location, operation: operation.id, base: poll_base(&existing) });
+            reply.poll =
+                Some(Poll { header: Header::Location, operation: operation.id, base: poll_base(&existing) });
         }
     }
     Ok(reply)
@@ -317,129 +340,21 @@ fn parent(connection: &Connection, id: &ResourceId) -> Result<String, ArmError> 
     };
     let stored_parent = records::load(connection, &id.parent_key())?;
     match stored_parent {
-        Some(found) if found.state == operations::DELETING && parent.spec.name == types::GROUP => Err(ArmError::conflict(
-            "ResourceGroupBeingDeleted",
-            format!("The resource group `{}` is being deleted and cannot take resources.", found.id.name),
-        )),
+        Some(found) if found.state == operations::DELETING && parent.spec.name == types::GROUP => {
+            Err(ArmError::conflict(
+                "ResourceGroupBeingDeleted",
+                format!("The resource group `{}` is being deleted and cannot take resources.", found.id.name),
+            ))
+        }
         Some(found) => Ok(found.id.text),
         None if parent.spec.name == types::GROUP => Err(no_group(&parent.name)),
         None => Err(ArmError::not_found(
             "ParentResourceNotFound",
-            format!("`{}` cannot be written, because its parent `{}` could not be found.", id.name, parent.text),
+            format!(
+                "`{}` cannot be written, because its parent `{}` could not be found.",
+                id.name, parent.text
+            ),
         )),
-    }
-}
-
-fn writable(id: &ResourceId) -> Result<(), ArmError> {
-    if id.spec.write == Write::ReadOnly {
-        return Err(ArmError::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "HttpMethodNotAllowed",
-            format!("`{}` is made by the service and cannot be written.", id.spec.name),
-        ));
-    }
-    Ok(())
-}
-
-fn preconditions(existing: Option<&Resource>, call: &Call) -> Result<(), ArmError> {
-    if call.if_none_match.as_deref() == Some("*") && existing.is_some() {
-        return Err(ArmError::precondition("The resource exists already, and If-None-Match says that it must not."));
-    }
-    let Some(wanted) = call.if_match.as_deref() else { return Ok(()) };
-    let matches = existing.is_some_and(|existing| wanted == "*" || wanted.trim_matches('"') == existing.etag);
-    if matches {
-        Ok(())
-    } else {
-        Err(ArmError::precondition("The resource has another etag than If-Match names: read it again."))
-    }
-}
-
-fn not_busy(existing: Option<&Resource>) -> Result<(), ArmError> {
-    let Some(existing) = existing.filter(|existing| existing.operation.is_some() || existing.state == operations::DELETING)
-    else {
-        return Ok(());
-    };
-    let name = &existing.id.name;
-    let (code, what) = match existing.id.spec.name {
-        types::APP => ("ContainerAppOperationInProgress", "container app"),
-        types::ENVIRONMENT => ("ManagedEnvironmentOperationInProgress", "Container Apps environment"),
-        _ => ("AnotherOperationInProgress", "resource"),
-    };
-    let mut error = ArmError::conflict(
-        code,
-        format!("The {what} `{name}` cannot be modified while another operation on it is in progress: try again."),
-    );
-    error.retry_after_seconds = Some(1);
-    Err(error)
-}
-
-fn located(id: &ResourceId, existing: Option<&Resource>, body: &Value) -> Result<(), ArmError> {
-    if !id.spec.located {
-        return Ok(());
-    }
-    let location = |body: &Value| {
-        body.get("location").and_then(Value::as_str).map(|text| text.to_ascii_lowercase().replace(' ', ""))
-    };
-    let Some(wanted) = location(body).filter(|text| !text.is_empty()) else {
-        return Err(ArmError::bad_request("LocationRequired", format!("`{}` needs a `location`.", id.name)));
-    };
-    match existing.and_then(|existing| location(&existing.body)) {
-        Some(found) if found != wanted => Err(ArmError::conflict(
-            "InvalidResourceLocation",
-            format!("`{}` exists already in location `{found}` and cannot be made in `{wanted}`.", id.name),
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// A principal has a role in a scope once, and an assignment cannot be changed.
-fn assignable(connection: &Connection, id: &ResourceId, existing: Option<&Resource>, body: &Value) -> Result<(), ArmError> {
-    let what = |body: &Value| {
-        let text = |name: &str| body["properties"][name].as_str().map(str::to_ascii_lowercase);
-        (text("roleDefinitionId"), text("principalId"))
-    };
-    let wanted = what(body);
-    if wanted.0.is_none() || wanted.1.is_none() {
-        return Err(ArmError::bad_request(
-            "InvalidRoleAssignment",
-            "A role assignment needs properties.roleDefinitionId and properties.principalId.",
-        ));
-    }
-    if existing.is_some_and(|existing| what(&existing.body) != wanted) {
-        return Err(ArmError::bad_request(
-            "RoleAssignmentUpdateNotPermitted",
-            "The role and the principal of a role assignment cannot be changed: delete it and make another.",
-        ));
-    }
-    let siblings = records::within(connection, &id.parent, Some(types::ROLE_ASSIGNMENT), "", PAGE_ITEMS_MAX)?;
-    let twin = siblings.iter().find(|other| {
-        other.id.key() != id.key() && other.id.parent_key() == id.parent_key() && what(&other.body) == wanted
-    });
-    match twin {
-        Some(twin) => Err(ArmError::conflict(
-            "RoleAssignmentExists",
-            format!("The role assignment already exists. The ID of the existing role assignment is {}.", twin.id.name),
-        )),
-        None => Ok(()),
-    }
-}
-
-fn no_apps_in(connection: &Connection, environment: &Resource) -> Result<(), ArmError> {
-    let subscription = address::subscription_of(&environment.id.text);
-    let mut after = String::new();
-    loop {
-        let page = records::within(connection, &subscription, Some(types::APP), &after, PAGE_ITEMS_MAX)?;
-        let Some(last) = page.last() else { return Ok(()) };
-        after = last.id.key();
-        let inside = page.iter().find(|app| {
-            container_apps::environment_of(&app.body).is_some_and(|id| id.key() == environment.id.key())
-        });
-        if let Some(app) = inside {
-            return Err(ArmError::conflict(
-                "ManagedEnvironmentNotEmpty",
-                format!("`{}` still has the container app `{}`: delete it first.", environment.id.name, app.id.name),
-            ));
-        }
     }
 }
 
@@ -454,7 +369,10 @@ mod tests {
     #[test]
     fn a_merge_patch_merges_objects_removes_nulls_and_replaces_arrays() {
         let mut target = json!({ "a": { "b": 1, "c": 2 }, "list": [1, 2], "gone": true });
-        merge(&mut target, &json!({ "a": { "b": null, "d": 3 }, "list": [3], "gone": null, "new": { "x": null } }));
+        merge(
+            &mut target,
+            &json!({ "a": { "b": null, "d": 3 }, "list": [3], "gone": null, "new": { "x": null } }),
+        );
         assert_eq!(target, json!({ "a": { "c": 2, "d": 3 }, "list": [3], "new": {} }));
     }
 }

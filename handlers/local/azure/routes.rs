@@ -139,9 +139,11 @@ impl Turns {
     /// Takes new weights; where they are the old ones, the order of turns goes on.
     fn weigh(&mut self, weights: &[(String, u32)]) {
         let wanted = weights.iter().filter(|(_, weight)| *weight > 0);
-        let wanted = wanted.map(|(revision, weight)| (revision.as_str(), i64::from(*weight))).collect::<Vec<_>>();
+        let wanted =
+            wanted.map(|(revision, weight)| (revision.as_str(), i64::from(*weight))).collect::<Vec<_>>();
         if !self.0.iter().map(|turn| (turn.revision.as_str(), turn.weight)).eq(wanted.iter().copied()) {
-            let turn = |&(revision, weight): &(&str, i64)| Turn { revision: revision.to_owned(), weight, credit: 0 };
+            let turn =
+                |&(revision, weight): &(&str, i64)| Turn { revision: revision.to_owned(), weight, credit: 0 };
             self.0 = wanted.iter().map(turn).collect();
         }
     }

@@ -61,8 +61,8 @@ pub struct Deploy {
 impl Command for Deploy {
     const NAME: &'static str = "Deploy";
 
-    fn environment(message: &Message<Self>) -> String {
-        message.envelope.payload.environment_id.clone()
+    async fn environment(_: &Platform, message: &Message<Self>) -> Result<String, Fault> {
+        Ok(delivery::partition_of(&message.envelope.payload.environment_id))
     }
 
     async fn decide(platform: &Platform, message: &Message<Self>) -> Result<Decision, Fault> {

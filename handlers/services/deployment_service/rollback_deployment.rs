@@ -17,7 +17,7 @@ use super::{
     state::{Cancel, DeploymentStatus, RuntimeDeployment, Serving, Slot},
 };
 use crate::{
-    delivery::{Command, Decision, Message, Refusal},
+    delivery::{self, Command, Decision, Message, Refusal},
     events::{HealthGateResult, ReasonCode, RolledBackReason},
     ids::{DeploymentId, EnvironmentId, ModuleId},
     ledger::{Commit, Loaded},
@@ -50,8 +50,8 @@ pub struct RollbackDeployment {
 impl Command for RollbackDeployment {
     const NAME: &'static str = "RollbackDeployment";
 
-    fn environment(message: &Message<Self>) -> String {
-        message.envelope.payload.environment_id.clone()
+    async fn environment(_: &Platform, message: &Message<Self>) -> Result<String, Fault> {
+        Ok(delivery::partition_of(&message.envelope.payload.environment_id))
     }
 
     async fn decide(platform: &Platform, message: &Message<Self>) -> Result<Decision, Fault> {

@@ -60,11 +60,10 @@ pub struct ProvisionEnvironment {
 impl Command for ProvisionEnvironment {
     const NAME: &'static str = "ProvisionEnvironment";
 
-    /// The id that the environment has unless another one sits there.
-    fn environment(message: &Message<Self>) -> String {
+    async fn environment(platform: &Platform, message: &Message<Self>) -> Result<String, Fault> {
         match &message.envelope.project_id {
-            Some(project) => derived(message, project, 0).to_string(),
-            None => "_".to_owned(),
+            Some(project) => Ok(locate(platform, message, project).await?.0.environment_id),
+            None => Ok("_".to_owned()),
         }
     }
 

@@ -1,2 +1,3 @@
-//! x
+//! RuntimeHealthService: judges whether what runs is well.
+
 pub mod health_gate;

@@ -32,7 +32,8 @@ pub(super) const STOPPED: &str = "Stopped";
 /// The environment that an app's body names.
 pub(super) fn environment_of(body: &Value) -> Option<ResourceId> {
     let properties = &body["properties"];
-    let named = ["managedEnvironmentId", "environmentId"].iter().find_map(|name| properties[*name].as_str())?;
+    let named =
+        ["managedEnvironmentId", "environmentId"].iter().find_map(|name| properties[*name].as_str())?;
     address::resource(named).filter(|id| id.spec.name == types::ENVIRONMENT)
 }
 
@@ -59,7 +60,8 @@ pub(super) fn apply(
 ) -> Result<bool, ArmError> {
     rules::app_name(&id.name)?;
     in_environment(connection, existing, body)?;
-    let known = existing.and_then(|existing| existing.body["properties"]["configuration"]["secrets"].as_array());
+    let known =
+        existing.and_then(|existing| existing.body["properties"]["configuration"]["secrets"].as_array());
     configure(body, known.filter(|_| !whole).map(Vec::as_slice).unwrap_or_default())?;
     if body["properties"]["template"].is_null() && existing.is_none() {
         return Err(ArmError::bad_request(
@@ -84,7 +86,11 @@ pub(super) fn apply(
     Ok(made)
 }
 
-fn in_environment(connection: &Connection, existing: Option<&Resource>, body: &mut Value) -> Result<(), ArmError> {
+fn in_environment(
+    connection: &Connection,
+    existing: Option<&Resource>,
+    body: &mut Value,
+) -> Result<(), ArmError> {
     let before = existing.and_then(|existing| environment_of(&existing.body));
     let Some(wanted) = environment_of(body).or_else(|| before.clone()) else {
         return Err(ArmError::bad_request(
@@ -121,12 +127,15 @@ fn configure(body: &mut Value, known_secrets: &[Value]) -> Result<(), ArmError> 
     let properties = body["properties"].as_object_mut().expect("every stored body has properties");
     let configuration = properties.entry("configuration").or_insert_with(|| json!({}));
     let Some(configuration) = configuration.as_object_mut() else {
-        return Err(ArmError::bad_request("InvalidRequestContent", "properties.configuration must be an object."));
+        return Err(ArmError::bad_request(
+            "InvalidRequestContent",
+            "properties.configuration must be an object.",
+        ));
     };
     let mode = configuration.entry("activeRevisionsMode").or_insert_with(|| json!("Single"));
-    let spelt = ["Single", "Multiple"].into_iter().find(|known| {
-        mode.as_str().is_some_and(|mode| mode.eq_ignore_ascii_case(known))
-    });
+    let spelt = ["Single", "Multiple"]
+        .into_iter()
+        .find(|known| mode.as_str().is_some_and(|mode| mode.eq_ignore_ascii_case(known)));
     let Some(spelt) = spelt else {
         return Err(ArmError::bad_request(
             "ContainerAppInvalidActiveRevisionsMode",
@@ -150,7 +159,8 @@ fn configure(body: &mut Value, known_secrets: &[Value]) -> Result<(), ArmError> 
 
 fn complete_ingress(ingress: &mut Map<String, Value>) {
     ingress.shift_remove("fqdn");
-    let defaults = json!({ "external": false, "transport": "Auto", "exposedPort": 0, "allowInsecure": false });
+    let defaults =
+        json!({ "external": false, "transport": "Auto", "exposedPort": 0, "allowInsecure": false });
     for (name, value) in defaults.as_object().into_iter().flatten() {
         ingress.entry(name.clone()).or_insert_with(|| value.clone());
     }
@@ -164,7 +174,8 @@ fn complete_template(template: &mut Value) {
     template.entry("revisionSuffix").or_insert_with(|| json!(""));
     let scale = template.entry("scale").or_insert_with(|| json!({}));
     if let Some(scale) = scale.as_object_mut() {
-        let defaults = json!({ "minReplicas": 0, "maxReplicas": 10, "cooldownPeriod": 300, "pollingInterval": 30 });
+        let defaults =
+            json!({ "minReplicas": 0, "maxReplicas": 10, "cooldownPeriod": 300, "pollingInterval": 30 });
         for (name, value) in defaults.as_object().into_iter().flatten() {
             scale.entry(name.clone()).or_insert_with(|| value.clone());
         }
@@ -185,7 +196,12 @@ fn substance(template: &Value) -> Value {
     template
 }
 
-fn make_revision(connection: &Connection, call: &Call, id: &ResourceId, body: &mut Value) -> Result<bool, ArmError> {
+fn make_revision(
+    connection: &Connection,
+    call: &Call,
+    id: &ResourceId,
+    body: &mut Value,
+) -> Result<bool, ArmError> {
     let app = id.key();
     let there = records::revisions(connection, &app)?;
     let template = body["properties"]["template"].clone();
@@ -257,7 +273,9 @@ fn check_traffic(connection: &Connection, id: &ResourceId, body: &Value) -> Resu
 
 /// Forgets the oldest inactive revisions beyond the number that the app keeps.
 fn purge(connection: &Connection, id: &ResourceId, body: &Value) -> Result<(), ArmError> {
-    let keep = body["properties"]["configuration"]["maxInactiveRevisions"].as_u64().unwrap_or(INACTIVE_REVISIONS_MAX);
+    let keep = body["properties"]["configuration"]["maxInactiveRevisions"]
+        .as_u64()
+        .unwrap_or(INACTIVE_REVISIONS_MAX);
     let revisions = records::revisions(connection, &id.key())?;
     let inactive = revisions.iter().filter(|revision| !revision.active).collect::<Vec<_>>();
     let excess = inactive.len().saturating_sub(usize::try_from(keep).unwrap_or(usize::MAX));
@@ -298,8 +316,11 @@ fn weights(body: &Value, revisions: &[Revision]) -> Vec<(String, u32)> {
     }
     let mut weights: Vec<(String, u32)> = Vec::new();
     for entry in body["properties"]["configuration"]["ingress"]["traffic"].as_array().into_iter().flatten() {
-        let weight = entry["weight"].as_u64().and_then(|weight| u32::try_from(weight).ok()).unwrap_or_default();
-        let Some(name) = entry["revisionName"].as_str().map(str::to_owned).or_else(|| latest.clone()) else { continue };
+        let weight =
+            entry["weight"].as_u64().and_then(|weight| u32::try_from(weight).ok()).unwrap_or_default();
+        let Some(name) = entry["revisionName"].as_str().map(str::to_owned).or_else(|| latest.clone()) else {
+            continue;
+        };
         match weights.iter_mut().find(|(known, _)| *known == name) {
             Some((_, total)) => *total += weight,
             None => weights.push((name, weight)),
@@ -317,7 +338,12 @@ fn domain(body: &Value, naming: &Naming) -> Option<String> {
 }
 
 /// Finishes what a GET of an app shows.
-pub(super) fn show(connection: &Connection, app: &Resource, naming: &Naming, shown: &mut Value) -> Result<(), ArmError> {
+pub(super) fn show(
+    connection: &Connection,
+    app: &Resource,
+    naming: &Naming,
+    shown: &mut Value,
+) -> Result<(), ArmError> {
     let revisions = records::revisions(connection, &app.id.key())?;
     let domain = domain(&app.body, naming);
     let host = |name: &str| domain.as_ref().map(|domain| format!("{name}.{domain}:{}", naming.ingress_port));
@@ -331,7 +357,8 @@ pub(super) fn show(connection: &Connection, app: &Resource, naming: &Naming, sho
         properties["latestReadyRevisionName"] = json!(ready.name);
     }
     properties["outboundIpAddresses"] = json!(["127.0.0.1"]);
-    properties["customDomainVerificationId"] = json!(defaults::uuid_of(&app.id, "domain").simple().to_string());
+    properties["customDomainVerificationId"] =
+        json!(defaults::uuid_of(&app.id, "domain").simple().to_string());
     if let Some(ingress) = properties["configuration"]["ingress"].as_object_mut() {
         ingress.insert("fqdn".to_owned(), json!(host(&app.id.name)));
     }

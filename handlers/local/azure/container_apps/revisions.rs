@@ -40,7 +40,11 @@ pub(in crate::local::azure) struct PlannedRevision {
 }
 
 /// What of the app `key` is to run; none where there is no such app.
-pub(in crate::local::azure) fn plan(connection: &Connection, key: &str, naming: &Naming) -> Result<Option<Plan>, ArmError> {
+pub(in crate::local::azure) fn plan(
+    connection: &Connection,
+    key: &str,
+    naming: &Naming,
+) -> Result<Option<Plan>, ArmError> {
     let Some(app) = records::load(connection, key)?.filter(|app| app.state != operations::DELETING) else {
         return Ok(None);
     };
@@ -156,9 +160,9 @@ fn show(app: &Resource, revision: &Revision, all: &[Revision], fleet: &Fleet, na
 }
 
 fn found<'a>(all: &'a [Revision], name: &str) -> Result<&'a Revision, ArmError> {
-    all.iter().find(|revision| revision.name.eq_ignore_ascii_case(name)).ok_or_else(|| {
-        ArmError::not_found("RevisionNotFound", format!("There is no revision `{name}`."))
-    })
+    all.iter()
+        .find(|revision| revision.name.eq_ignore_ascii_case(name))
+        .ok_or_else(|| ArmError::not_found("RevisionNotFound", format!("There is no revision `{name}`.")))
 }
 
 /// The app that a revision's or replica's id is in, and the revision's name.
@@ -211,7 +215,11 @@ pub(in crate::local::azure) fn replicas(
     Ok(running.iter().map(|replica| show_replica(&app, revision, replica)).collect())
 }
 
-pub(in crate::local::azure) fn replica(connection: &Connection, id: &ResourceId, fleet: &Fleet) -> Result<Value, ArmError> {
+pub(in crate::local::azure) fn replica(
+    connection: &Connection,
+    id: &ResourceId,
+    fleet: &Fleet,
+) -> Result<Value, ArmError> {
     let (app, name) = app_of(connection, id)?;
     let all = records::revisions(connection, &app.id.key())?;
     let revision = found(&all, &name)?;
@@ -223,7 +231,8 @@ pub(in crate::local::azure) fn replica(connection: &Connection, id: &ResourceId,
 }
 
 fn show_replica(app: &Resource, revision: &Revision, replica: &ReplicaView) -> Value {
-    let names = revision.template["containers"].as_array().into_iter().flatten().map(|container| &container["name"]);
+    let names =
+        revision.template["containers"].as_array().into_iter().flatten().map(|container| &container["name"]);
     let containers = names.map(|name| {
         json!({
             "name": name,
@@ -250,7 +259,12 @@ fn show_replica(app: &Resource, revision: &Revision, replica: &ReplicaView) -> V
 }
 
 /// A POST on an app or a revision.
-pub(in crate::local::azure) fn act(connection: &Connection, call: &Call, id: &ResourceId, action: &str) -> Result<Reply, ArmError> {
+pub(in crate::local::azure) fn act(
+    connection: &Connection,
+    call: &Call,
+    id: &ResourceId,
+    action: &str,
+) -> Result<Reply, ArmError> {
     let (mut app, name) = app_of(connection, id)?;
     let key = app.id.key();
     let is = |wanted: &str| action.eq_ignore_ascii_case(wanted);
@@ -289,16 +303,29 @@ pub(in crate::local::azure) fn act(connection: &Connection, call: &Call, id: &Re
 }
 
 /// Notes that a replica of a revision was ready. In single mode the older revisions end with that.
-pub(in crate::local::azure) fn promote(connection: &Connection, key: &str, name: &str, now: Timestamp) -> Result<(), ArmError> {
+pub(in crate::local::azure) fn promote(
+    connection: &Connection,
+    key: &str,
+    name: &str,
+    now: Timestamp,
+) -> Result<(), ArmError> {
     let Some(app) = records::load(connection, key)? else { return Ok(()) };
     let all = records::revisions(connection, key)?;
     let Some(ready) = all.iter().find(|revision| revision.name == name) else { return Ok(()) };
     if !ready.provisioned {
-        records::save_revision(connection, key, &Revision { provisioned: true, last_active: now, ..ready.clone() })?;
+        records::save_revision(
+            connection,
+            key,
+            &Revision { provisioned: true, last_active: now, ..ready.clone() },
+        )?;
     }
     if is_single(&app.body) {
         for older in all.iter().filter(|revision| revision.active && revision.ordinal < ready.ordinal) {
-            records::save_revision(connection, key, &Revision { active: false, last_active: now, ..older.clone() })?;
+            records::save_revision(
+                connection,
+                key,
+                &Revision { active: false, last_active: now, ..older.clone() },
+            )?;
         }
     }
     Ok(())
@@ -331,7 +358,10 @@ mod tests {
             (says(true, false, &[replica(false, 0)]), ("Provisioning", "None", "Processing")),
             (says(true, false, &[replica(true, 0)]), ("Provisioned", "Healthy", "Running")),
             (says(true, true, &[replica(true, 0), replica(false, 0)]), ("Provisioned", "Healthy", "Running")),
-            (says(true, true, &[replica(true, 0), replica(false, 2)]), ("Provisioned", "Unhealthy", "Degraded")),
+            (
+                says(true, true, &[replica(true, 0), replica(false, 2)]),
+                ("Provisioned", "Unhealthy", "Degraded"),
+            ),
             (says(true, false, &[replica(false, 1)]), ("Provisioning", "Unhealthy", "Degraded")),
             (says(true, false, &[replica(false, 5)]), ("Failed", "Unhealthy", "Failed")),
             (says(true, true, &[replica(false, 5)]), ("Provisioned", "Unhealthy", "Failed")),

@@ -62,9 +62,11 @@ fn invalid(field: &str, problem: &str) -> ArmError {
 /// # Errors
 /// When the template cannot run.
 pub(super) fn template(template: &Value, secrets: &[String]) -> Result<(), ArmError> {
-    let containers = template.get("containers").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let containers =
+        template.get("containers").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     if containers.is_empty() || containers.len() > CONTAINERS_MAX {
-        let problem = format!("a revision has 1 to {CONTAINERS_MAX} containers, this one has {}.", containers.len());
+        let problem =
+            format!("a revision has 1 to {CONTAINERS_MAX} containers, this one has {}.", containers.len());
         return Err(invalid("template.containers", &problem));
     }
     for (index, container) in containers.iter().enumerate() {
@@ -144,7 +146,9 @@ pub(super) fn traffic(traffic: &[Value], revisions: &[Candidate<'_>]) -> Result<
             None | Some(Value::Null) => Some(0),
             Some(weight) => weight.as_u64().filter(|weight| *weight <= 100),
         };
-        let Some(weight) = weight else { return refuse("a weight is a whole number from 0 to 100.".to_owned()) };
+        let Some(weight) = weight else {
+            return refuse("a weight is a whole number from 0 to 100.".to_owned());
+        };
         total += weight;
         match (name, latest) {
             (None, true) => {}
@@ -158,7 +162,11 @@ pub(super) fn traffic(traffic: &[Value], revisions: &[Candidate<'_>]) -> Result<
             _ => return refuse("each entry has either `revisionName` or `latestRevision: true`.".to_owned()),
         }
     }
-    if total == 100 { Ok(()) } else { refuse(format!("the weights add up to {total}, they must add up to 100.")) }
+    if total == 100 {
+        Ok(())
+    } else {
+        refuse(format!("the weights add up to {total}, they must add up to 100."))
+    }
 }
 
 /// The secrets to store: values that a patch leaves out are taken from what is there.
@@ -174,12 +182,19 @@ pub(super) fn secrets(given: &[Value], known: &[Value]) -> Result<Vec<Value>, Ar
             if !name(secret).is_empty() && (has("value") || has("keyVaultUrl")) {
                 return Ok(secret.clone());
             }
-            known.iter().find(|known| !name(known).is_empty() && name(known) == name(secret)).cloned().ok_or_else(|| {
-                ArmError::bad_request(
-                    "ContainerAppSecretInvalid",
-                    format!("The secret `{}` needs a value, or a keyVaultUrl and an identity.", name(secret)),
-                )
-            })
+            known
+                .iter()
+                .find(|known| !name(known).is_empty() && name(known) == name(secret))
+                .cloned()
+                .ok_or_else(|| {
+                    ArmError::bad_request(
+                        "ContainerAppSecretInvalid",
+                        format!(
+                            "The secret `{}` needs a value, or a keyVaultUrl and an identity.",
+                            name(secret)
+                        ),
+                    )
+                })
         })
         .collect()
 }
@@ -216,19 +231,34 @@ mod tests {
     #[test]
     fn weights_add_up_to_100_on_revisions_that_can_serve() {
         let revisions = [Candidate { name: "a--1", active: true }, Candidate { name: "a--2", active: false }];
-        let verdict = |value: Value| traffic(value.as_array().unwrap(), &revisions).map_err(|error| error.message);
-        let refused = |problem: &str| {
-            Err(format!("The field `configuration.ingress.traffic` is invalid: {problem}"))
-        };
+        let verdict =
+            |value: Value| traffic(value.as_array().unwrap(), &revisions).map_err(|error| error.message);
+        let refused =
+            |problem: &str| Err(format!("The field `configuration.ingress.traffic` is invalid: {problem}"));
         let table = [
             (json!([{ "latestRevision": true, "weight": 100 }]), Ok(())),
-            (json!([{ "revisionName": "a--1", "weight": 100 }, { "revisionName": "a--2", "weight": 0 }]), Ok(())),
-            (json!([{ "revisionName": "a--1", "weight": 90 }]), refused("the weights add up to 90, they must add up to 100.")),
+            (
+                json!([{ "revisionName": "a--1", "weight": 100 }, { "revisionName": "a--2", "weight": 0 }]),
+                Ok(()),
+            ),
+            (
+                json!([{ "revisionName": "a--1", "weight": 90 }]),
+                refused("the weights add up to 90, they must add up to 100."),
+            ),
             (json!([]), refused("the weights add up to 0, they must add up to 100.")),
             (json!([{ "revisionName": "a--9", "weight": 100 }]), refused("there is no revision `a--9`.")),
-            (json!([{ "revisionName": "a--2", "weight": 100 }]), refused("the revision `a--2` is not active: activate it first.")),
-            (json!([{ "revisionName": "a--1", "weight": 1.5 }]), refused("a weight is a whole number from 0 to 100.")),
-            (json!([{ "weight": 100 }]), refused("each entry has either `revisionName` or `latestRevision: true`.")),
+            (
+                json!([{ "revisionName": "a--2", "weight": 100 }]),
+                refused("the revision `a--2` is not active: activate it first."),
+            ),
+            (
+                json!([{ "revisionName": "a--1", "weight": 1.5 }]),
+                refused("a weight is a whole number from 0 to 100."),
+            ),
+            (
+                json!([{ "weight": 100 }]),
+                refused("each entry has either `revisionName` or `latestRevision: true`."),
+            ),
         ];
         for (given, expected) in table {
             assert_eq!(verdict(given.clone()), expected, "{given}");
@@ -238,14 +268,22 @@ mod tests {
     #[test]
     fn a_secret_keeps_its_value_where_a_patch_leaves_it_out() {
         let known = [json!({ "name": "a", "value": "1" })];
-        assert_eq!(secrets(&[json!({ "name": "a" })], &known), Ok(vec![json!({ "name": "a", "value": "1" })]));
+        assert_eq!(
+            secrets(&[json!({ "name": "a" })], &known),
+            Ok(vec![json!({ "name": "a", "value": "1" })])
+        );
         assert_eq!(secrets(&[json!({ "name": "b" })], &known).unwrap_err().code, "ContainerAppSecretInvalid");
     }
 
     #[test]
     fn a_template_has_containers_with_images_and_known_secrets() {
-        let with = |container: Value| template(&json!({ "containers": [container] }), &["s".to_owned()]).map_err(|error| error.code);
-        assert_eq!(with(json!({ "name": "c", "image": "i:1", "env": [{ "name": "A", "secretRef": "s" }] })), Ok(()));
+        let with = |container: Value| {
+            template(&json!({ "containers": [container] }), &["s".to_owned()]).map_err(|error| error.code)
+        };
+        assert_eq!(
+            with(json!({ "name": "c", "image": "i:1", "env": [{ "name": "A", "secretRef": "s" }] })),
+            Ok(())
+        );
         assert_eq!(
             with(json!({ "name": "c", "image": "i:1", "env": [{ "name": "A", "secretRef": "t" }] })),
             Err("ContainerAppSecretRefNotFound".to_owned())

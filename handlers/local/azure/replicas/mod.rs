@@ -79,10 +79,24 @@ pub(super) struct ReplicaView {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Happening {
     /// A line that a program of the user's wrote.
-    Output { app: String, revision: String, replica: String, line: String },
-    Ready { app: String, revision: String, replica: String },
+    Output {
+        app: String,
+        revision: String,
+        replica: String,
+        line: String,
+    },
+    Ready {
+        app: String,
+        revision: String,
+        replica: String,
+    },
     /// It exited, and why; it is started again after a pause.
-    Exited { app: String, revision: String, replica: String, reason: String },
+    Exited {
+        app: String,
+        revision: String,
+        replica: String,
+        reason: String,
+    },
 }
 
 /// Where happenings go. Called from tasks that must not wait.
@@ -123,7 +137,11 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    pub(super) fn new(images: ImageCatalogue, sink: Sink, restart_pause: Duration) -> (Self, mpsc::Receiver<Notice>) {
+    pub(super) fn new(
+        images: ImageCatalogue,
+        sink: Sink,
+        restart_pause: Duration,
+    ) -> (Self, mpsc::Receiver<Notice>) {
         let (notices, heard) = mpsc::channel(NOTICES_MAX);
         let surroundings = Arc::new(Surroundings { images, sink, restart_pause, notices });
         (Self { surroundings, runs: Mutex::default(), ending: Mutex::default() }, heard)
@@ -146,7 +164,8 @@ impl Fleet {
         let mut over = Vec::new();
         {
             let mut runs = self.runs();
-            let unwanted = |key: &(String, String)| key.0 == app && specs.iter().all(|spec| spec.revision != key.1);
+            let unwanted =
+                |key: &(String, String)| key.0 == app && specs.iter().all(|spec| spec.revision != key.1);
             let gone = runs.keys().filter(|key| unwanted(key)).cloned().collect::<Vec<_>>();
             over.extend(gone.iter().filter_map(|key| runs.remove(key)).flat_map(|run| run.replicas));
             for spec in specs {
@@ -160,11 +179,9 @@ impl Fleet {
                 });
                 // One that went down to none stays there until somebody asks.
                 let asleep = run.made > 0 && run.replicas.is_empty();
-                if run.spec != spec {
-                    // Secrets are the one thing that may change beneath a revision.
-                    over.append(&mut run.replicas);
-                    run.spec = spec;
-                }
+                // Secrets may change beneath a revision: what runs keeps the old ones until it is
+                // started anew, as on Azure.
+                run.spec = spec;
                 if !asleep || run.spec.replicas_min > 0 {
                     fill(run, app, &self.surroundings, now);
                 }
@@ -177,8 +194,10 @@ impl Fleet {
     pub(super) fn forget(&self, key: &str) {
         let below = format!("{key}/");
         let mut runs = self.runs();
-        let gone = runs.keys().filter(|(app, _)| app == key || app.starts_with(&below)).cloned().collect::<Vec<_>>();
-        let over = gone.iter().filter_map(|key| runs.remove(key)).flat_map(|run| run.replicas).collect::<Vec<_>>();
+        let gone =
+            runs.keys().filter(|(app, _)| app == key || app.starts_with(&below)).cloned().collect::<Vec<_>>();
+        let over =
+            gone.iter().filter_map(|key| runs.remove(key)).flat_map(|run| run.replicas).collect::<Vec<_>>();
         drop(runs);
         self.end(over);
     }
@@ -212,7 +231,8 @@ impl Fleet {
         }
         let ready = run.replicas.iter().filter_map(Replica::address).collect::<Vec<_>>();
         if ready.is_empty() {
-            let waking = run.spec.replicas_min == 0 && run.replicas.iter().all(|replica| replica.view().restarts == 0);
+            let waking =
+                run.spec.replicas_min == 0 && run.replicas.iter().all(|replica| replica.view().restarts == 0);
             return if waking { Pick::Waking } else { Pick::NotReady };
         }
         run.turn = run.turn.wrapping_add(1);
@@ -235,7 +255,8 @@ impl Fleet {
     pub(super) async fn stop(&self) {
         let over = self.runs().drain().flat_map(|(_, run)| run.replicas).collect::<Vec<_>>();
         self.end(over);
-        let mut ending = std::mem::take(&mut *self.ending.lock().expect("nobody panics while holding what ends"));
+        let mut ending =
+            std::mem::take(&mut *self.ending.lock().expect("nobody panics while holding what ends"));
         while ending.join_next().await.is_some() {}
     }
 }
@@ -255,7 +276,9 @@ fn fill(run: &mut Run, app: &str, surroundings: &Arc<Surroundings>, now: Timesta
     while run.replicas.len() < run.spec.wanted() as usize {
         run.made += 1;
         // As Azure's names look: the revision, a hash, something short.
-        let hash = crate::ids::derive(&["replica", app, &run.spec.revision, &run.made.to_string()]).simple().to_string();
+        let hash = crate::ids::derive(&["replica", app, &run.spec.revision, &run.made.to_string()])
+            .simple()
+            .to_string();
         let name = format!("{}-{}-{}", run.spec.revision, &hash[..10], &hash[10..15]);
         run.replicas.push(Replica::start(app.to_owned(), name, run.spec.clone(), surroundings.clone(), now));
     }

@@ -30,7 +30,7 @@ const LINE_BYTES_MAX: u64 = 8 * 1024;
 /// machine need to be found.
 const INHERITED: [&str; 6] = ["PATH", "HOME", "LANG", "TMPDIR", "USER", "SHELL"];
 /// Waits for the pipe to close, then kills the group that it is told.
-const GUARDIAN: &str = "read -r _; kill -9 -- \"-$1\" 2>/dev/null";
+const GUARDIAN: &str = "read -r _; kill -s KILL -- \"-$1\" 2>/dev/null";
 
 /// A process group that is killed when this is dropped.
 struct Group {
@@ -53,7 +53,11 @@ impl Drop for Group {
     }
 }
 
-pub(super) async fn run(context: &Context, command: &images::Command, stopped: &mut watch::Receiver<bool>) -> Ended {
+pub(super) async fn run(
+    context: &Context,
+    command: &images::Command,
+    stopped: &mut watch::Receiver<bool>,
+) -> Ended {
     let (address, mut child) = match start(context, command).await {
         Ok(started) => started,
         Err(reason) => return Ended::Exited(reason),
@@ -64,7 +68,9 @@ pub(super) async fn run(context: &Context, command: &images::Command, stopped: &
     let mut group = Group { leader, over: false };
     let _guardian = match guard(leader) {
         Ok(guardian) => guardian,
-        Err(error) => return Ended::Exited(format!("no guardian could be started for `{}`: {error}", command.program)),
+        Err(error) => {
+            return Ended::Exited(format!("no guardian could be started for `{}`: {error}", command.program));
+        }
     };
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let listening = async {
@@ -120,7 +126,8 @@ async fn start(context: &Context, command: &images::Command) -> Result<(SocketAd
     if let Some(directory) = &command.working_directory {
         process.current_dir(directory);
     }
-    let child = process.spawn().map_err(|error| format!("`{}` cannot be started: {error}", command.program))?;
+    let child =
+        process.spawn().map_err(|error| format!("`{}` cannot be started: {error}", command.program))?;
     Ok((address, child))
 }
 
@@ -149,7 +156,11 @@ async fn listens(address: SocketAddr) -> bool {
 }
 
 /// Passes output on for as long as it is polled.
-async fn pass_on_all(context: &Context, out: Option<impl AsyncRead + Unpin>, err: Option<impl AsyncRead + Unpin>) {
+async fn pass_on_all(
+    context: &Context,
+    out: Option<impl AsyncRead + Unpin>,
+    err: Option<impl AsyncRead + Unpin>,
+) {
     tokio::join!(pass_on(context, out), pass_on(context, err));
     std::future::pending::<()>().await;
 }

@@ -57,7 +57,8 @@ impl Context {
             status.view.container_state = "Running";
             status.view.detail.clear();
         }
-        let (app, revision, replica) = (self.spec.app.clone(), self.spec.revision.clone(), self.replica.clone());
+        let (app, revision, replica) =
+            (self.spec.app.clone(), self.spec.revision.clone(), self.replica.clone());
         (self.surroundings.sink)(Happening::Ready { app, revision: revision.clone(), replica });
         // Nobody hears it where the stand-in is being stopped.
         let _ = self.surroundings.notices.send(Notice { app: self.app.clone(), revision }).await;
@@ -99,7 +100,13 @@ pub(super) struct Replica {
 }
 
 impl Replica {
-    pub(super) fn start(app: String, name: String, spec: RunSpec, surroundings: Arc<Surroundings>, now: Timestamp) -> Self {
+    pub(super) fn start(
+        app: String,
+        name: String,
+        spec: RunSpec,
+        surroundings: Arc<Surroundings>,
+        now: Timestamp,
+    ) -> Self {
         let view = ReplicaView {
             name: name.clone(),
             created: now,

@@ -29,7 +29,11 @@ struct Server {
     requests: AtomicU64,
 }
 
-pub(super) async fn run(context: &Context, behaviour: Behaviour, stopped: &mut watch::Receiver<bool>) -> Ended {
+pub(super) async fn run(
+    context: &Context,
+    behaviour: Behaviour,
+    stopped: &mut watch::Receiver<bool>,
+) -> Ended {
     tokio::select! {
         ended = serve(context, behaviour) => ended,
         () = told(stopped) => Ended::Told,
@@ -87,7 +91,10 @@ impl Server {
         let failed = match self.behaviour {
             Behaviour::Errors { share } => is_error(number, share),
             Behaviour::FailsAfter { seconds } => self.began.elapsed().as_secs_f64() >= seconds,
-            Behaviour::Healthy | Behaviour::SlowStart { .. } | Behaviour::CrashLoop { .. } | Behaviour::Latency { .. } => false,
+            Behaviour::Healthy
+            | Behaviour::SlowStart { .. }
+            | Behaviour::CrashLoop { .. }
+            | Behaviour::Latency { .. } => false,
         };
         if let Behaviour::Latency { milliseconds } = self.behaviour {
             tokio::time::sleep(Duration::from_millis(milliseconds)).await;

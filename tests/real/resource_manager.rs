@@ -1,0 +1,67 @@
+//! `azure-mgmt-appcontainers` from PyPI judges the Resource Manager stand-in: over HTTPS, with its
+//! own pollers and its own models.
+
+use std::{process::Stdio, time::Duration};
+
+use runtime_platform::local::{
+    azure::{AUDIENCE, Azure, AzureOptions},
+    certificates::Authority,
+    https,
+    identity::Tokens,
+};
+use tokio::{io::AsyncWriteExt, net::TcpListener, process::Command, runtime::Runtime, time::timeout};
+
+use crate::python;
+
+/// What is installed: the client, and the two packages that its requests and pollers come from.
+const PACKAGES: [&str; 3] = ["azure-mgmt-appcontainers==5.1.0", "azure-mgmt-core==1.6.0", "azure-core==1.41.0"];
+/// How long the judge may take.
+const JUDGE_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// Starts the stand-in in this process and lets the client at it.
+pub fn run() -> Result<(), String> {
+    let python = python::environment("resource-manager", &PACKAGES)?;
+    let runtime = Runtime::new().map_err(|error| format!("no runtime can be started: {error}"))?;
+    runtime.block_on(async {
+        let directory =
+            tempfile::tempdir().map_err(|error| format!("there is no temporary directory: {error}"))?;
+        let authority = Authority::open(directory.path()).map_err(|error| error.to_string())?;
+        let tls = authority.server(&["localhost"]).map_err(|error| error.to_string())?;
+        let listener =
+            TcpListener::bind("127.0.0.1:0").await.map_err(|error| format!("nothing can listen: {error}"))?;
+        let port = listener.local_addr().map_err(|error| error.to_string())?.port();
+        let endpoint = format!("https://localhost:{port}");
+        let tokens = Tokens::new([5; 32], "header".to_owned());
+        let options =
+            AzureOptions::new(directory.path().join("azure.db"), tokens.clone(), endpoint.clone(), 9443);
+        let azure = Azure::open(options).map_err(|error| error.to_string())?;
+        azure.start().await.map_err(|error| error.to_string())?;
+        let server = tokio::spawn(https::serve(listener, Some(tls), azure.router()));
+
+        let token = tokens.issue(AUDIENCE, jiff::Timestamp::now().as_second());
+        let mut judge = Command::new(python)
+            .arg(python::script("resource_manager.py"))
+            .arg(&endpoint)
+            .arg(authority.root_certificate())
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .stdin(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| format!("the judge cannot be started: {error}"))?;
+        let mut input = judge.stdin.take().ok_or("the judge has no standard input")?;
+        input
+            .write_all(format!("{token}\n").as_bytes())
+            .await
+            .map_err(|error| format!("the judge does not listen: {error}"))?;
+        drop(input);
+        let verdict = timeout(JUDGE_TIMEOUT, judge.wait()).await;
+        azure.stop().await;
+        server.abort();
+        match verdict {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(Ok(status)) => Err(format!("the judge ended with {status}; what it found is above")),
+            Ok(Err(error)) => Err(format!("the judge was lost: {error}")),
+            Err(_) => Err(format!("the judge did not end in {} seconds", JUDGE_TIMEOUT.as_secs())),
+        }
+    })
+}
