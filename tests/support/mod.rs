@@ -1,0 +1,8 @@
+//! Test doubles: a clock that is set, ports that fail when told to, and a world in memory.
+//!
+//! All of them are deterministic: the same calls at the same times get the same answers.
+
+//FAKES
+pub mod faulty;
+pub mod fixed_clock;
+pub mod memory_bus;
