@@ -2,5 +2,11 @@
 
 mod cli;
 mod envelope;
+mod functions;
+mod invocation;
 mod masstransit;
 mod resource_manager;
+mod settings;
+mod store;
+mod stored_documents;
+mod tidy;
