@@ -2,7 +2,7 @@
 //!
 //! All of them are deterministic: the same calls at the same times get the same answers.
 
-//FAKES
+pub mod fakes;
 pub mod faulty;
 pub mod fixed_clock;
 pub mod memory_bus;
