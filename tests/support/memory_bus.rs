@@ -89,7 +89,7 @@ impl Bus for MemoryBus {
     }
 }
 
-#[cfg(test)]
+/// A small message.
 pub fn message(entity: &str, id: &str) -> Outgoing {
     Outgoing {
         entity: entity.into(),
