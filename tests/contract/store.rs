@@ -1,11 +1,8 @@
 //! What every store promises. An adapter is put under it by a [`Subject`] and a line of
 //! `store_suite!`; nothing here knows which adapter it is.
 
-<<<<<<< HEAD
-mod subjects;
-=======
 mod listings;
->>>>>>> store
+mod subjects;
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +10,6 @@ use async_trait::async_trait;
 use futures::future::join_all;
 use jiff::Timestamp;
 use runtime_platform::{
-    local::store::SqliteStore,
     ports::store::{
         COMMIT_BYTES_MAX, COMMIT_WRITES_MAX, Document, Etag, Filter, Key, Listing, PAGE_ITEMS_MAX, Page,
         Partition, Store, StoreFault, Stored, Write,
@@ -21,11 +17,10 @@ use runtime_platform::{
 };
 use serde_json::{Value, json};
 
-<<<<<<< HEAD
-use self::subjects::{Memory, Sqlite, Subject};
-=======
-use self::listings::*;
->>>>>>> store
+use self::{
+    listings::*,
+    subjects::{Memory, Sqlite, Subject},
+};
 use crate::support::fixed_clock::FixedClock;
 
 /// One test per promise and adapter.
