@@ -161,9 +161,7 @@ async fn health_gating(platform: &Platform, mut site: Site) -> Result<Step, Faul
         }
         Verdict::Passed => (HealthGateResult::Passed, None),
         Verdict::Failed { reason, .. } => (HealthGateResult::Failed, Some(reason)),
-        Verdict::TimedOut => {
-            (HealthGateResult::TimedOut, Some(format!("not ready within {} seconds", gate.readiness_deadline_seconds)))
-        }
+        Verdict::TimedOut { reason } => (HealthGateResult::TimedOut, Some(reason)),
         Verdict::Inconclusive { reason } => (HealthGateResult::Failed, Some(reason)),
     };
     record.verdict = result.to_string();
