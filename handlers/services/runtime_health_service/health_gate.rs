@@ -4,9 +4,9 @@
 //! that were taken of it. It is asked again after every look and every sample; what the samples have
 //! decided stays decided, however many follow.
 //!
-//! Two questions are kept apart: is the revision ready (the platform says), and does it answer as
-//! expected (the samples say). Deliberately absent: taking samples, metrics, the bake under traffic,
-//! and what follows from a verdict.
+//! Three questions are kept apart: is the revision ready (the platform says), does it answer as
+//! expected (the samples say), and does it stay so (the bake). Deliberately absent: taking samples,
+//! metrics, and what follows from a verdict.
 
 mod settings;
 
@@ -15,7 +15,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use self::settings::{HealthGate, OnInconclusive, Problem, Problems};
+pub use self::settings::{HealthGate, OnInconclusive, Problem};
 use crate::{
     events::HealthGateResult,
     ports::{
@@ -184,21 +184,16 @@ pub fn wants_sample(
         && now >= next_sample_at(gate, started_at, samples)
 }
 
-/// Whether a sample of a revision that answered before is a success by this gate.
-pub fn is_success(gate: &HealthGate, sample: &Sample) -> bool {
-    classify(gate, &sample.answer, true) == Kind::Success
-}
-
 fn next_sample_at(gate: &HealthGate, started_at: Timestamp, samples: &[Sample]) -> Timestamp {
-    let first = after(started_at, seconds(gate.initial_delay_seconds));
-    samples.last().map_or(first, |last| after(last.at, seconds(gate.interval_seconds)).max(first))
+    let first = after(started_at, gate.initial_delay);
+    samples.last().map_or(first, |last| after(last.at, gate.interval).max(first))
 }
 
 /// Ready and not decided: on to the next sample, as long as there is time.
 fn ready(gate: &HealthGate, started_at: Timestamp, now: Timestamp, samples: &[Sample]) -> Verdict {
     let deadline = after(started_at, gate.longest());
     if now >= deadline {
-        let reason = format!("nothing was decided within {} s", gate.longest().as_secs());
+        let reason = format!("nothing was decided within {} s", gate.longest().as_secs_f64());
         return Verdict::TimedOut { reason };
     }
     Verdict::Running { next_in: until(now, next_sample_at(gate, started_at, samples).min(deadline)) }
@@ -213,17 +208,13 @@ fn not_ready(
     why: &str,
     was_ready: bool,
 ) -> Verdict {
-    let limit = if was_ready { gate.longest() } else { seconds(gate.readiness_deadline_seconds) };
+    let limit = if was_ready { gate.longest() } else { gate.readiness_deadline };
     let deadline = after(started_at, limit);
     if now >= deadline {
-        let reason = format!("the revision was not ready within {} s: {why}", limit.as_secs());
+        let reason = format!("the revision was not ready within {} s: {why}", limit.as_secs_f64());
         return Verdict::TimedOut { reason };
     }
-    Verdict::Running { next_in: until(now, after(now, seconds(gate.interval_seconds)).min(deadline)) }
-}
-
-fn seconds(seconds: u32) -> Duration {
-    Duration::from_secs(u64::from(seconds))
+    Verdict::Running { next_in: until(now, after(now, gate.interval).min(deadline)) }
 }
 
 fn after(time: Timestamp, wait: Duration) -> Timestamp {
@@ -292,6 +283,8 @@ struct Tally {
     unclear: u32,
     successes: u32,
     successes_in_a_row: u32,
+    /// When the successes in a row began.
+    since: Option<Timestamp>,
 }
 
 /// Goes through the samples and stops at the first that decides.
@@ -300,7 +293,7 @@ fn hear(gate: &HealthGate, samples: &[Sample]) -> Heard {
     let mut tally = Tally::default();
     for sample in samples.iter().take(count) {
         let kind = classify(gate, &sample.answer, tally.successes > 0);
-        tally.add(kind);
+        tally.add(kind, sample.at);
         if let Some(heard) = tally.decides(gate, kind, sample) {
             return heard;
         }
@@ -309,19 +302,23 @@ fn hear(gate: &HealthGate, samples: &[Sample]) -> Heard {
         return Heard::Open { answered: tally.successes > 0 };
     }
     let reason = format!(
-        "after {count} samples, {} of them successes, there were not {} successes in a row",
-        tally.successes, gate.consecutive_success
+        "after {count} samples, {} of them successes, there were not {} successes in a row over {} s",
+        tally.successes,
+        gate.consecutive_success,
+        gate.bake.as_secs_f64()
     );
     Heard::Unclear { reason }
 }
 
 impl Tally {
-    fn add(&mut self, kind: Kind) {
+    fn add(&mut self, kind: Kind, at: Timestamp) {
         if kind == Kind::Success {
             self.successes += 1;
             self.successes_in_a_row += 1;
+            self.since = self.since.or(Some(at));
         } else {
             self.successes_in_a_row = 0;
+            self.since = None;
         }
         self.errors_in_a_row = if kind == Kind::Error { self.errors_in_a_row + 1 } else { 0 };
         self.failures += u32::from(kind == Kind::Failure);
@@ -360,9 +357,14 @@ impl Tally {
                 );
                 Some(Heard::Unclear { reason })
             }
-            Kind::Success => (self.successes_in_a_row >= gate.consecutive_success).then_some(Heard::Passed),
+            Kind::Success => self.has_passed(gate, sample.at).then_some(Heard::Passed),
             Kind::Failure | Kind::Error | Kind::Unclear => None,
         }
+    }
+
+    fn has_passed(&self, gate: &HealthGate, at: Timestamp) -> bool {
+        let baked = self.since.is_some_and(|since| at >= after(since, gate.bake));
+        self.successes_in_a_row >= gate.consecutive_success && baked
     }
 }
 

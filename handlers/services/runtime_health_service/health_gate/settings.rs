@@ -14,12 +14,12 @@ pub const PATH_BYTES_MAX: usize = 1024;
 
 /// The most different failures, errors and the like.
 const LIMIT_MAX: u32 = COUNT_MAX;
-// Least and most, in seconds.
-const READINESS_DEADLINE: [u32; 2] = [1, 3600];
-const INITIAL_DELAY: [u32; 2] = [0, 600];
-const INTERVAL: [u32; 2] = [1, 300];
-const TIMEOUT: [u32; 2] = [1, 8];
-const BAKE: [u32; 2] = [0, 3600];
+const READINESS_DEADLINE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3600)];
+const INITIAL_DELAY: [Duration; 2] = [Duration::ZERO, Duration::from_secs(600)];
+const INTERVAL: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(300)];
+/// A step of an operation may take 6 seconds, and looks at the platform too.
+const TIMEOUT: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
+const BAKE: [Duration; 2] = [Duration::ZERO, Duration::from_secs(3600)];
 
 /// What a revision must show before it takes, or keeps, traffic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,16 +30,20 @@ pub struct HealthGate {
     /// Statuses that count as a success.
     pub expect_status: Vec<u16>,
     /// How long the platform may take to make the revision ready.
-    pub readiness_deadline_seconds: u32,
+    #[serde(rename = "readinessDeadlineSeconds", with = "seconds")]
+    pub readiness_deadline: Duration,
     /// From the gate's start to the first sample.
-    pub initial_delay_seconds: u32,
+    #[serde(rename = "initialDelaySeconds", with = "seconds")]
+    pub initial_delay: Duration,
     /// From one sample to the next.
-    pub interval_seconds: u32,
+    #[serde(rename = "intervalSeconds", with = "seconds")]
+    pub interval: Duration,
     /// How long one answer may take.
-    pub timeout_seconds: u32,
-    /// How long all of the traffic must go well before the revision that served is let go. That
-    /// is the rollout's to watch: the gate itself does not wait for it.
-    pub bake_seconds: u32,
+    #[serde(rename = "timeoutSeconds", with = "seconds")]
+    pub timeout: Duration,
+    /// How long successes must go on, from the first of them in a row to the last.
+    #[serde(rename = "bakeSeconds", with = "seconds")]
+    pub bake: Duration,
     /// The most samples; nothing decided by then is inconclusive.
     pub count: u32,
     /// Failures that are allowed, in all.
@@ -67,11 +71,11 @@ impl Default for HealthGate {
         Self {
             path: "/health".to_owned(),
             expect_status: vec![200],
-            readiness_deadline_seconds: 600,
-            initial_delay_seconds: 10,
-            interval_seconds: 15,
-            timeout_seconds: 5,
-            bake_seconds: 60,
+            readiness_deadline: Duration::from_secs(600),
+            initial_delay: Duration::from_secs(10),
+            interval: Duration::from_secs(15),
+            timeout: Duration::from_secs(5),
+            bake: Duration::from_secs(60),
             count: 20,
             failure_limit: 1,
             consecutive_success: 3,
@@ -93,28 +97,10 @@ pub struct Problem {
     pub advice: &'static str,
 }
 
-/// All that is wrong with a gate, at least one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problems(pub Vec<Problem>);
-
-impl fmt::Display for Problems {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.0.iter().enumerate() {
-            if index > 0 {
-                formatter.write_str("; ")?;
-            }
-            write!(formatter, "{problem}")?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for Problems {}
-
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { field, value, limits, advice } = self;
-        write!(formatter, "`{field}` is {value} and must be {limits}: {advice}")
+        write!(formatter, "`healthGate.{field}` is {value} and must be {limits}: {advice}")
     }
 }
 
@@ -122,17 +108,13 @@ impl HealthGate {
     /// The longest that a gate can take: to become ready, and then all its samples, each with the
     /// longest answer.
     pub fn longest(&self) -> Duration {
-        let seconds = |seconds: u32| Duration::from_secs(u64::from(seconds));
-        let samples = seconds(self.interval_seconds).saturating_add(seconds(self.timeout_seconds));
-        let samples = samples.saturating_mul(self.count);
-        seconds(self.readiness_deadline_seconds)
-            .saturating_add(seconds(self.initial_delay_seconds))
-            .saturating_add(samples)
+        let samples = (self.interval + self.timeout).saturating_mul(self.count);
+        self.readiness_deadline.saturating_add(self.initial_delay).saturating_add(samples)
     }
 
     /// # Errors
     /// Everything that is wrong with it, at least one.
-    pub fn validate(&self) -> Result<(), Problems> {
+    pub fn validate(&self) -> Result<(), Vec<Problem>> {
         let mut problems = Vec::new();
         self.check_times(&mut problems);
         self.check_counts(&mut problems);
@@ -140,33 +122,28 @@ impl HealthGate {
         if problems.is_empty() {
             self.check_can_pass(&mut problems);
         }
-        if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
     fn check_times(&self, problems: &mut Vec<Problem>) {
         let times = [
             (
                 "readinessDeadlineSeconds",
-                self.readiness_deadline_seconds,
+                self.readiness_deadline,
                 READINESS_DEADLINE,
                 "give the platform time to pull the image and start a replica; 600 is usual",
             ),
-            ("initialDelaySeconds", self.initial_delay_seconds, INITIAL_DELAY, "10 is usual"),
-            ("intervalSeconds", self.interval_seconds, INTERVAL, "15 is usual"),
-            (
-                "timeoutSeconds",
-                self.timeout_seconds,
-                TIMEOUT,
-                "5 is usual; a slower answer is no sign of health",
-            ),
-            ("bakeSeconds", self.bake_seconds, BAKE, "60 to 300 is usual"),
+            ("initialDelaySeconds", self.initial_delay, INITIAL_DELAY, "10 is usual"),
+            ("intervalSeconds", self.interval, INTERVAL, "15 is usual"),
+            ("timeoutSeconds", self.timeout, TIMEOUT, "5 is usual; a slower answer is no sign of health"),
+            ("bakeSeconds", self.bake, BAKE, "60 to 300 is usual"),
         ];
         for (field, value, [least, most], advice) in times {
             if value < least || value > most {
                 problems.push(Problem {
                     field,
-                    value: value.to_string(),
-                    limits: format!("from {least} to {most} seconds"),
+                    value: value.as_secs_f64().to_string(),
+                    limits: format!("from {} to {} seconds", least.as_secs_f64(), most.as_secs_f64()),
                     advice,
                 });
             }
@@ -232,6 +209,39 @@ impl HealthGate {
                 advice: "with fewer samples than successes nothing can pass; raise `count`",
             });
         }
+        let longest_bake = self.interval.saturating_mul(self.count - 1);
+        if self.bake > longest_bake {
+            problems.push(Problem {
+                field: "bakeSeconds",
+                value: self.bake.as_secs_f64().to_string(),
+                limits: format!(
+                    "at most `intervalSeconds` times `count` less one, which is {} seconds",
+                    longest_bake.as_secs_f64()
+                ),
+                advice: "the samples end before the bake does; raise `count` or `intervalSeconds`",
+            });
+        }
+    }
+}
+
+/// Times as numbers of seconds, whole where they are.
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        if time.subsec_nanos() == 0 {
+            serializer.serialize_u64(time.as_secs())
+        } else {
+            serializer.serialize_f64(time.as_secs_f64())
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let seconds = f64::deserialize(deserializer)?;
+        Duration::try_from_secs_f64(seconds)
+            .map_err(|_| D::Error::custom(format!("`{seconds}` is no number of seconds, 0 or more")))
     }
 }
 
@@ -242,13 +252,7 @@ mod tests {
     use super::*;
 
     fn fields(gate: &HealthGate) -> Vec<&'static str> {
-        gate.validate()
-            .err()
-            .map(|problems| problems.0)
-            .unwrap_or_default()
-            .into_iter()
-            .map(|problem| problem.field)
-            .collect()
+        gate.validate().err().unwrap_or_default().into_iter().map(|problem| problem.field).collect()
     }
 
     #[test]
@@ -277,27 +281,30 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_a_whole_number_of_seconds() {
+    fn a_time_may_be_part_of_a_second_and_never_less_than_none() {
         let read = |seconds: serde_json::Value| {
             serde_json::from_value::<HealthGate>(json!({ "intervalSeconds": seconds }))
         };
-        assert_eq!(read(json!(2)).unwrap().interval_seconds, 2);
-        for wrong in [json!(-1), json!(0.5), json!("15"), json!(null)] {
-            assert!(read(wrong.clone()).is_err(), "{wrong}");
-        }
+        let gate = read(json!(0.25)).unwrap();
+        assert_eq!(gate.interval, Duration::from_millis(250));
+        assert_eq!(serde_json::to_value(&gate).unwrap()["intervalSeconds"], json!(0.25));
+        assert!(read(json!(-1)).unwrap_err().to_string().contains("`-1` is no number of seconds"));
+        assert!(read(json!("15")).is_err());
     }
 
     #[test]
     fn each_member_has_limits() {
         let usual = HealthGate::default;
+        let seconds = Duration::from_secs;
         for (field, gate) in [
-            ("readinessDeadlineSeconds", HealthGate { readiness_deadline_seconds: 0, ..usual() }),
-            ("readinessDeadlineSeconds", HealthGate { readiness_deadline_seconds: 3601, ..usual() }),
-            ("initialDelaySeconds", HealthGate { initial_delay_seconds: 601, ..usual() }),
-            ("intervalSeconds", HealthGate { interval_seconds: 0, ..usual() }),
-            ("intervalSeconds", HealthGate { interval_seconds: 301, ..usual() }),
-            ("timeoutSeconds", HealthGate { timeout_seconds: 9, ..usual() }),
-            ("bakeSeconds", HealthGate { bake_seconds: 3601, ..usual() }),
+            ("readinessDeadlineSeconds", HealthGate { readiness_deadline: seconds(0), ..usual() }),
+            ("readinessDeadlineSeconds", HealthGate { readiness_deadline: seconds(3601), ..usual() }),
+            ("initialDelaySeconds", HealthGate { initial_delay: seconds(601), ..usual() }),
+            ("intervalSeconds", HealthGate { interval: Duration::ZERO, ..usual() }),
+            ("intervalSeconds", HealthGate { interval: seconds(301), ..usual() }),
+            ("timeoutSeconds", HealthGate { timeout: seconds(9), ..usual() }),
+            ("bakeSeconds", HealthGate { bake: seconds(3601), ..usual() }),
+            ("bakeSeconds", HealthGate { bake: seconds(286), ..usual() }),
             ("count", HealthGate { count: 0, ..usual() }),
             ("count", HealthGate { count: 201, ..usual() }),
             ("failureLimit", HealthGate { failure_limit: 201, ..usual() }),
@@ -318,24 +325,19 @@ mod tests {
 
     #[test]
     fn a_problem_names_the_field_its_limits_and_what_to_do() {
-        let gate = HealthGate { consecutive_success: 30, ..HealthGate::default() };
+        let gate = HealthGate { bake: Duration::from_secs(300), ..HealthGate::default() };
+        let [problem] = &gate.validate().unwrap_err()[..] else { panic!("one problem") };
         assert_eq!(
-            gate.validate().unwrap_err().to_string(),
-            "`consecutiveSuccess` is 30 and must be at most `count`, which is 20: with fewer samples than \
-             successes nothing can pass; raise `count`"
-        );
-        let gate = HealthGate { count: 0, timeout_seconds: 60, ..HealthGate::default() };
-        assert_eq!(
-            gate.validate().unwrap_err().to_string(),
-            "`timeoutSeconds` is 60 and must be from 1 to 8 seconds: 5 is usual; a slower answer is no sign of \
-             health; `count` is 0 and must be from 1 to 200: 20 is usual; lengthen `intervalSeconds` to watch for \
-             longer"
+            problem.to_string(),
+            "`healthGate.bakeSeconds` is 300 and must be at most `intervalSeconds` times `count` less one, which \
+             is 285 seconds: the samples end before the bake does; raise `count` or `intervalSeconds`"
         );
     }
 
     #[test]
     fn everything_that_is_wrong_is_said_at_once() {
-        let gate = HealthGate { count: 0, path: String::new(), timeout_seconds: 0, ..HealthGate::default() };
+        let gate =
+            HealthGate { count: 0, path: String::new(), timeout: Duration::ZERO, ..HealthGate::default() };
         assert_eq!(fields(&gate), ["timeoutSeconds", "count", "path"]);
     }
 }

@@ -6,13 +6,14 @@ use super::*;
 
 const INTERVAL_SECONDS: i64 = 10;
 
-/// Three successes in a row; one failure, one error in a row and one sample that tells nothing are
-/// allowed; ten samples.
+/// Three successes in a row, over twenty seconds; one failure and one error in a row allowed, one
+/// sample that tells nothing; ten samples.
 fn gate() -> HealthGate {
     HealthGate {
-        initial_delay_seconds: 5,
-        interval_seconds: 10,
-        readiness_deadline_seconds: 60,
+        initial_delay: Duration::from_secs(5),
+        interval: Duration::from_secs(10),
+        bake: Duration::from_secs(20),
+        readiness_deadline: Duration::from_secs(60),
         count: 10,
         failure_limit: 1,
         consecutive_success: 3,
@@ -113,8 +114,24 @@ fn what_samples_come_to() {
 }
 
 #[test]
+fn successes_must_go_on_for_the_bake_after_the_last_break() {
+    let gate = HealthGate { bake: Duration::from_secs(40), ..gate() };
+    for (letters, verdict) in [
+        ("+++", "running"),
+        ("++++", "running"),
+        ("+++++", "passed"),
+        ("+++-+++", "running"),
+        ("+++-+++++", "passed"),
+    ] {
+        assert_eq!(word(&judged(&gate, &Readiness::Ready, letters)), verdict, "`{letters}`");
+    }
+    let no_bake = HealthGate { bake: Duration::ZERO, consecutive_success: 1, ..gate };
+    assert_eq!(judged(&no_bake, &Readiness::Ready, "+"), Verdict::Passed);
+}
+
+#[test]
 fn what_the_samples_do_not_decide_fails_unless_a_person_is_asked() {
-    let fails = HealthGate { count: 5, failure_limit: 9, ..gate() };
+    let fails = HealthGate { count: 5, bake: Duration::ZERO, failure_limit: 9, ..gate() };
     let holds = HealthGate { on_inconclusive: OnInconclusive::Hold, ..fails.clone() };
     for letters in ["++-++", "~~"] {
         assert_eq!(word(&judged(&fails, &Readiness::Ready, letters)), "failed Inconclusive", "`{letters}`");
@@ -126,11 +143,6 @@ fn what_the_samples_do_not_decide_fails_unless_a_person_is_asked() {
 #[test]
 fn only_the_expected_statuses_are_successes() {
     let gate = HealthGate { expect_status: vec![204, 503], ..gate() };
-    let whole = |status, retry_after| Sample {
-        at: start(),
-        latency_ms: 1,
-        answer: Answer::Status { status, retry_after },
-    };
     for (status, retry_after, kind) in [
         (204, false, Kind::Success),
         (503, true, Kind::Success),
@@ -140,9 +152,7 @@ fn only_the_expected_statuses_are_successes() {
         (429, false, Kind::Failure),
         (500, true, Kind::Failure),
     ] {
-        let sample = whole(status, retry_after);
-        assert_eq!(classify(&gate, &sample.answer, true), kind, "{status}");
-        assert_eq!(is_success(&gate, &sample), kind == Kind::Success, "{status}");
+        assert_eq!(classify(&gate, &Answer::Status { status, retry_after }, true), kind, "{status}");
     }
 }
 
@@ -270,14 +280,23 @@ fn letters() -> impl Strategy<Value = String> {
 }
 
 fn any_gate() -> impl Strategy<Value = HealthGate> {
-    (1..12_u32, 0..4_u32, 1..4_u32, 0..4_u32, 0..4_u32, any::<bool>()).prop_map(
-        |(count, failure_limit, consecutive_success, consecutive_error_limit, inconclusive_limit, hold)| {
+    (1..12_u32, 0..4_u32, 1..4_u32, 0..4_u32, 0..4_u32, 0..60_u64, any::<bool>()).prop_map(
+        |(
+            count,
+            failure_limit,
+            consecutive_success,
+            consecutive_error_limit,
+            inconclusive_limit,
+            bake,
+            hold,
+        )| {
             HealthGate {
                 count,
                 failure_limit,
                 consecutive_success,
                 consecutive_error_limit,
                 inconclusive_limit,
+                bake: Duration::from_secs(bake),
                 on_inconclusive: if hold { OnInconclusive::Hold } else { OnInconclusive::Fail },
                 ..gate()
             }
@@ -333,12 +352,14 @@ proptest! {
     }
 
     #[test]
-    fn a_pass_has_its_successes_in_a_row_behind_it(gate in any_gate(), letters in letters()) {
+    fn a_pass_has_its_successes_and_its_bake_behind_it(gate in any_gate(), letters in letters()) {
         let passes = |letters: &str| judged(&gate, &Readiness::Ready, letters) == Verdict::Passed;
         let first = (0..=letters.len()).find(|&end| passes(&letters[..end]));
         if let Some(end) = first {
             let run = letters[..end].chars().rev().take_while(|&letter| letter == '+').count();
+            let baked = (run as u64 - 1) * INTERVAL_SECONDS.unsigned_abs();
             prop_assert!(run >= usize::try_from(gate.consecutive_success).unwrap());
+            prop_assert!(baked >= gate.bake.as_secs());
             let failures = letters[..end].chars().filter(|&letter| letter == '-').count();
             prop_assert!(failures <= usize::try_from(gate.failure_limit).unwrap());
         }
