@@ -2,5 +2,6 @@
 
 mod cli;
 mod envelope;
+mod functions;
 mod masstransit;
 mod resource_manager;
