@@ -1,1 +1,3 @@
-//! t
+//! Tests of the whole, in one program.
+
+mod contract;

@@ -1,0 +1,3 @@
+//! What this repository promises to others, and its parts to each other.
+
+mod messaging;
