@@ -4,4 +4,5 @@ mod cli;
 mod envelope;
 mod functions;
 mod masstransit;
+mod messaging;
 mod resource_manager;
