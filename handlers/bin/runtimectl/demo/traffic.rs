@@ -101,6 +101,11 @@ impl Tally {
         self.0.len() == 1 && self.0.contains_key(revision)
     }
 
+    /// Whether any request came to this revision.
+    pub fn reaches(&self, revision: &str) -> bool {
+        self.0.contains_key(revision)
+    }
+
     /// In words; `version` names revisions for people.
     pub fn in_words(&self, version: impl Fn(&str) -> String) -> String {
         if self.0.is_empty() {
