@@ -119,7 +119,10 @@ fn validate(deploy: &Deploy) -> Result<Wanted<'_>, Refusal> {
     if let Some(path) = &workload.probe_path {
         health_gate.path.clone_from(path);
     }
-    health_gate.validate().map_err(|problem| invalid("healthGate", problem))?;
+    health_gate.validate().map_err(|problems| {
+        let told = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        Refusal::new(ReasonCode::InvalidPayload, format!("payload: {told}"))
+    })?;
     Ok(Wanted {
         environment_id,
         workload,
@@ -337,7 +340,6 @@ fn record(
         host: None,
         weight: 0,
         weight_in_place: 0,
-        shifted_at: None,
         gate_started_at: None,
         failures_in_a_row: 0,
         pending: None,
@@ -345,6 +347,7 @@ fn record(
         restore: None,
         rolled_back_reason: None,
         gate_result: None,
+        application_failed: false,
         reason: None,
         operation_id: operation_id.clone(),
         lineage: lineage.clone(),

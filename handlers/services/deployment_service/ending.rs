@@ -95,8 +95,9 @@ pub(super) async fn rolled_back(platform: &Platform, operation: &Operation, mut 
     let reason = deployment.rolled_back_reason.unwrap_or(RolledBackReason::Cancelled);
     let why = deployment.reason.clone().unwrap_or_else(|| reason.to_string());
     match reason {
-        RolledBackReason::GateFailed | RolledBackReason::Operator => slot.quarantine(deployment, &why, now),
-        RolledBackReason::Superseded | RolledBackReason::Cancelled => {}
+        RolledBackReason::Operator => slot.quarantine(deployment, &why, now),
+        RolledBackReason::GateFailed if deployment.application_failed => slot.quarantine(deployment, &why, now),
+        RolledBackReason::GateFailed | RolledBackReason::Superseded | RolledBackReason::Cancelled => {}
     }
     deployment.status = DeploymentStatus::RolledBack;
     deployment.sequence += 1;
@@ -144,7 +145,7 @@ pub(super) async fn failed(
     let now = site.now();
     let (mut slot, slot_loaded) = slot(&platform.ledger, &site).await?;
     let deployment = &mut site.deployment;
-    if code == ReasonCode::GateFailed {
+    if deployment.application_failed {
         slot.quarantine(deployment, &detail, now);
     }
     // A rollback that failed leaves what serves as it was.

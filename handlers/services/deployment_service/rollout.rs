@@ -10,7 +10,7 @@ use jiff::SignedDuration;
 use super::{
     ending::{self, Site},
     rolling_back,
-    state::{DeploymentStatus, GateRecord, RuntimeDeployment, SAMPLES_MAX, Slot},
+    state::{DeploymentStatus, GateRecord, RuntimeDeployment, Slot},
 };
 use crate::{
     events::{CommandOutcome, HealthGateResult, ReasonCode, RolledBackReason},
@@ -29,6 +29,8 @@ use crate::{
 
 /// The longest pause between two looks, whatever the gate's interval is.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// How early a tick may be: the broker schedules to whole seconds.
+const TICK_ROUNDING: SignedDuration = SignedDuration::from_millis(500);
 
 /// Takes the next step of a deployment's operation.
 ///
@@ -142,29 +144,34 @@ async fn health_gating(platform: &Platform, mut site: Site) -> Result<Step, Faul
     let mut record = gate_record(platform, &site).await?;
     let gate = site.deployment.health_gate.clone();
     let revision = own_revision(&site.deployment, &observed).cloned();
-    let due = started_at + SignedDuration::from_secs(i64::from(gate.initial_delay_seconds)) <= platform.clock.now();
-    if due && let Some(sample) = sample(platform, &site.deployment, revision.as_ref()).await {
-        site.note(format!("sample {}: {}", record.samples.len() + 1, in_words(&sample)));
-        record.samples.push(sample);
-        let excess = record.samples.len().saturating_sub(SAMPLES_MAX);
-        record.samples.drain(..excess);
-    }
     site.deployment.host = observed.host.clone().or(site.deployment.host);
     let readiness = Readiness::of(revision.as_ref());
-    let now = platform.clock.now();
-    let verdict = health_gate::judge(&gate, started_at, now, &readiness, &record.samples);
+    let about_now = platform.clock.now() + TICK_ROUNDING;
+    if health_gate::wants_sample(&gate, started_at, about_now, &readiness, &record.samples)
+        && let Some(sample) = sample(platform, &site.deployment, revision.as_ref()).await
+    {
+        site.note(format!("sample {}: {}", record.samples.len() + 1, in_words(&sample)));
+        record.samples.push(sample);
+    }
+    let verdict = health_gate::judge(&gate, started_at, platform.clock.now(), &readiness, &record.samples);
     let id = GateRecord::id(&site.deployment.deployment_id);
     let (result, why) = match verdict {
         Verdict::Running { next_in } => {
             site.commit.overwrite(&id, &record)?;
             return site.on(Then::Wait(next_in.min(PAUSE_MAX)));
         }
-        Verdict::Passed => (HealthGateResult::Passed, None),
-        Verdict::Failed { reason, .. } => (HealthGateResult::Failed, Some(reason)),
-        Verdict::TimedOut => {
-            (HealthGateResult::TimedOut, Some(format!("not ready within {} seconds", gate.readiness_deadline_seconds)))
+        Verdict::Inconclusive { reason } => {
+            site.note(format!("the gate cannot tell ({reason}); it holds until RollbackDeployment or a newer Deploy"));
+            record.reason = Some(reason);
+            site.commit.overwrite(&id, &record)?;
+            return site.on(Then::Wait(PAUSE_MAX));
         }
-        Verdict::Inconclusive { reason } => (HealthGateResult::Failed, Some(reason)),
+        Verdict::Passed => (HealthGateResult::Passed, None),
+        Verdict::Failed { kind, reason } => {
+            site.deployment.application_failed = kind.blames_application();
+            (HealthGateResult::Failed, Some(reason))
+        }
+        Verdict::TimedOut { reason } => (HealthGateResult::TimedOut, Some(reason)),
     };
     record.verdict = result.to_string();
     record.reason.clone_from(&why);
@@ -209,7 +216,7 @@ async fn sample(platform: &Platform, deployment: &RuntimeDeployment, revision: O
     let target = ProbeTarget {
         host,
         path: gate.path.clone(),
-        timeout: Duration::from_secs(u64::from(gate.timeout_seconds)),
+        timeout: gate.timeout,
     };
     Some(platform.probe.probe(&target).await)
 }
@@ -236,7 +243,8 @@ async fn promoting(platform: &Platform, operation: &Operation, mut site: Site) -
         return rolling_back::turn(site, RolledBackReason::GateFailed, why);
     };
     let gate = site.deployment.health_gate.clone();
-    if health_gate::is_success(&gate, &sample) {
+    let is_good = matches!(sample.answer, Answer::Status { status, .. } if gate.expect_status.contains(&status));
+    if is_good {
         site.deployment.failures_in_a_row = 0;
     } else {
         site.deployment.failures_in_a_row += 1;
@@ -244,21 +252,17 @@ async fn promoting(platform: &Platform, operation: &Operation, mut site: Site) -
     }
     if site.deployment.failures_in_a_row > gate.failure_limit {
         site.deployment.gate_result = Some(HealthGateResult::Failed);
+        site.deployment.application_failed = true;
         let why = format!("it stopped answering well at {} % of the traffic: {}", site.deployment.weight, in_words(&sample));
         return rolling_back::turn(site, RolledBackReason::GateFailed, why);
     }
-    let interval = Duration::from_secs(u64::from(gate.interval_seconds)).min(PAUSE_MAX);
+    let interval = gate.interval.min(PAUSE_MAX);
     if site.deployment.failures_in_a_row > 0 {
         return site.on(Then::Wait(interval));
     }
     let weight = site.deployment.weight;
     if let Some(next) = site.deployment.weights().iter().copied().find(|next| *next > weight) {
         site.deployment.weight = next;
-        return site.on(Then::Wait(interval));
-    }
-    let shifted_at = site.deployment.shifted_at.unwrap_or(site.now());
-    let bake = SignedDuration::from_secs(i64::from(gate.bake_seconds));
-    if site.now().duration_since(shifted_at) < bake {
         return site.on(Then::Wait(interval));
     }
     stop_previous(platform, &site.deployment, &observed).await?;
@@ -281,9 +285,6 @@ async fn shift(platform: &Platform, mut site: Site) -> Result<Step, Fault> {
         compute::Step::Done => {
             let weight = site.deployment.weight;
             site.deployment.weight_in_place = weight;
-            if weight == 100 {
-                site.deployment.shifted_at = Some(site.now());
-            }
             let name = site.deployment.revision.clone().unwrap_or_default();
             site.note(format!("traffic: {weight} % to {name} ({})", site.deployment.workload.image));
             site.on(Then::Next)

@@ -153,7 +153,6 @@ pub struct RuntimeDeployment {
     pub weight: u32,
     /// Percent of the traffic that it was given.
     pub weight_in_place: u32,
-    pub shifted_at: Option<Timestamp>,
     pub gate_started_at: Option<Timestamp>,
     /// Failed answers since its traffic began to shift, without a good one between them.
     pub failures_in_a_row: u32,
@@ -164,6 +163,9 @@ pub struct RuntimeDeployment {
     pub restore: Option<Serving>,
     pub rolled_back_reason: Option<RolledBackReason>,
     pub gate_result: Option<HealthGateResult>,
+    /// Whether it was the application that failed the gate, and not the way to it.
+    #[serde(default)]
+    pub application_failed: bool,
     /// Why it stands where it stands, for a person.
     pub reason: Option<String>,
     pub operation_id: OperationId,
@@ -272,7 +274,10 @@ pub fn app_name(module: &ModuleId) -> String {
     }
     let digits = ids::derive(&["app", module.as_str()]).simple().to_string();
     let kept: String = plain.replace("--", "-").chars().take(APP_NAME_LENGTH_MAX - 11).collect();
-    format!("m-{}-{}", kept.trim_matches('-'), &digits[..8])
+    match kept.trim_matches('-') {
+        "" => format!("m-{}", &digits[..8]),
+        kept => format!("m-{kept}-{}", &digits[..8]),
+    }
 }
 
 /// Who is in flight for one workload, who waits, who serves. Every decision about the workload
@@ -350,9 +355,6 @@ pub struct GateRecord {
     pub reason: Option<String>,
 }
 
-/// Samples that a gate keeps; the oldest go.
-pub const SAMPLES_MAX: usize = 200;
-
 impl State for GateRecord {
     const KIND: &'static str = "gate";
 
@@ -387,7 +389,7 @@ mod tests {
 
     #[test]
     fn a_name_that_is_changed_gets_digits_of_its_own() {
-        for module in ["Billing", "billing_api", "9lives", "a--b", "x.y", "module-", "é".repeat(0).as_str().max("-"), &"long".repeat(20)] {
+        for module in ["Billing", "billing_api", "9lives", "a--b", "x.y", "module-", "-", &"long".repeat(20)] {
             let name = name(module);
             assert!(name.len() <= APP_NAME_LENGTH_MAX, "{name}");
             assert!(name.starts_with("m-"), "{name}");

@@ -16,22 +16,16 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use self::settings::{HealthGate, OnInconclusive, Problem};
-use crate::ports::{
-    compute::{Revision, RevisionState},
-    probe::{Answer, Sample},
+use crate::{
+    events::HealthGateResult,
+    ports::{
+        compute::{Revision, RevisionState},
+        probe::{Answer, Sample},
+    },
 };
 
 /// Restarts without a single ready replica from which on a revision is in a crash loop.
 pub const CRASH_LOOP_RESTARTS: u32 = 3;
-
-/// What a gate came to, as events tell it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum HealthGateResult {
-    Passed,
-    Failed,
-    Skipped,
-    TimedOut,
-}
 
 /// What the platform says of the revision.
 #[derive(Clone, Debug, PartialEq, Eq)]

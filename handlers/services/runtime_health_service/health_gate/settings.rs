@@ -17,7 +17,8 @@ const LIMIT_MAX: u32 = COUNT_MAX;
 const READINESS_DEADLINE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3600)];
 const INITIAL_DELAY: [Duration; 2] = [Duration::ZERO, Duration::from_secs(600)];
 const INTERVAL: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(300)];
-const TIMEOUT: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(8)];
+/// A step of an operation may take 6 seconds, and looks at the platform too.
+const TIMEOUT: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 const BAKE: [Duration; 2] = [Duration::ZERO, Duration::from_secs(3600)];
 
 /// What a revision must show before it takes, or keeps, traffic.

@@ -1,0 +1,148 @@
+//! Listings, a page at a time. A page begins behind the place where the last one ended, so that
+//! documents that come and go meanwhile neither repeat nor hide others.
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use jiff::Timestamp;
+use rusqlite::{Connection, params_from_iter};
+
+use super::{
+    Refused,
+    rows::{COLUMNS, Row, time_text},
+};
+use crate::ports::store::{Filter, Listing, PAGE_ITEMS_MAX, Partition, Stored};
+
+/// What a listing goes through, and in which order.
+pub struct Scope {
+    /// A condition of SQL on the values that follow.
+    condition: &'static str,
+    values: Vec<String>,
+    order: Order,
+}
+
+/// The columns that a listing is ordered by; together they are unique within its scope.
+#[derive(Clone, Copy)]
+enum Order {
+    Made,
+    Due,
+}
+
+impl Order {
+    fn columns(self) -> [&'static str; 4] {
+        match self {
+            Self::Made => ["at", "id", "environment", "tenant"],
+            Self::Due => ["due", "id", "tenant", "environment"],
+        }
+    }
+
+    fn place(self, stored: &Stored) -> Place {
+        let Stored { partition, document, .. } = stored;
+        let id = document.id.clone();
+        let (tenant, environment) = (partition.tenant_id.clone(), partition.environment_id.clone());
+        Place(match self {
+            Self::Made => [time_text(document.at), id, environment, tenant],
+            Self::Due => [time_text(document.due.unwrap_or(Timestamp::MIN)), id, tenant, environment],
+        })
+    }
+}
+
+impl Scope {
+    pub fn partition(partition: &Partition, kind: &str) -> Self {
+        Self {
+            condition: "tenant = ? AND environment = ? AND kind = ?",
+            values: vec![partition.tenant_id.clone(), partition.environment_id.clone(), kind.to_owned()],
+            order: Order::Made,
+        }
+    }
+
+    pub fn tenant(tenant: &str, kind: &str) -> Self {
+        Self {
+            condition: "tenant = ? AND kind = ?",
+            values: vec![tenant.to_owned(), kind.to_owned()],
+            order: Order::Made,
+        }
+    }
+
+    pub fn due(kind: &str, until: Timestamp) -> Self {
+        Self {
+            condition: "kind = ? AND due IS NOT NULL AND due <= ?",
+            values: vec![kind.to_owned(), time_text(until)],
+            order: Order::Due,
+        }
+    }
+}
+
+/// Where a page ended: the last document's values of the columns of the order.
+#[derive(Debug, PartialEq)]
+pub struct Place([String; 4]);
+
+impl Place {
+    pub fn read(token: &str) -> Result<Self, Refused> {
+        let place = || serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(token).ok()?).ok();
+        place().map(Self).ok_or_else(|| {
+            Refused::Unreadable(
+                "the mark of where the last page ended is not one that this store gave".into(),
+            )
+        })
+    }
+
+    fn token(&self) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(serde_json::Value::from(self.0.to_vec()).to_string())
+    }
+}
+
+/// Reads the documents of `scope` behind `after` that live at `now`, at most `size`, at least one.
+pub fn page(
+    connection: &Connection,
+    scope: &Scope,
+    filter: &Filter,
+    after: Option<&Place>,
+    size: usize,
+    now: Timestamp,
+) -> Result<Listing, Refused> {
+    let size = size.clamp(1, PAGE_ITEMS_MAX);
+    let (sql, values) = statement(scope, filter, after, size + 1, now);
+    let mut statement = connection.prepare_cached(&sql)?;
+    // One more than the page holds tells whether there is a next one.
+    let rows = statement.query_map(params_from_iter(values), Row::of)?.collect::<Result<Vec<_>, _>>()?;
+    let more = rows.len() > size;
+    let items = rows.into_iter().take(size).map(Row::read).collect::<Result<Vec<_>, _>>()?;
+    let next = if more { items.last().map(|last| scope.order.place(last).token()) } else { None };
+    Ok(Listing { items, next })
+}
+
+/// The statement of a page and its values.
+pub fn statement(
+    scope: &Scope,
+    filter: &Filter,
+    after: Option<&Place>,
+    rows: usize,
+    now: Timestamp,
+) -> (String, Vec<String>) {
+    let mut sql = format!(
+        "SELECT {COLUMNS} FROM documents WHERE {} AND (expires IS NULL OR expires > ?)",
+        scope.condition
+    );
+    let mut values = scope.values.clone();
+    values.push(time_text(now));
+    if let Some(since) = filter.since {
+        sql.push_str(" AND at >= ?");
+        values.push(time_text(since));
+    }
+    for (member, text) in &filter.equal {
+        // Not a JSON path: a member's name needs no quoting here.
+        sql.push_str(
+            " AND EXISTS (SELECT 1 FROM json_each(body) AS member \
+             WHERE member.key = ? AND member.type = 'text' AND member.value = ?)",
+        );
+        values.extend([member.clone(), text.clone()]);
+    }
+    let (further, direction) = if filter.newest_first { ("<", " DESC") } else { (">", "") };
+    let columns = scope.order.columns();
+    if let Some(Place(place)) = after {
+        sql.push_str(&format!(" AND ({}) {further} (?, ?, ?, ?)", columns.join(", ")));
+        values.extend(place.iter().cloned());
+    }
+    let order: Vec<_> = columns.iter().map(|column| format!("{column}{direction}")).collect();
+    sql.push_str(&format!(" ORDER BY {} LIMIT {rows}", order.join(", ")));
+    (sql, values)
+}
