@@ -6,7 +6,6 @@ use serde_json::Value;
 
 use super::teller::Teller;
 use crate::{
-    client::segment,
     failure::Failure,
     output::{Grid, text},
 };
@@ -34,8 +33,8 @@ impl Teller {
         self.narrator.line("")?;
         self.narrator.grid(&deployment_grid(&deployments))?;
         self.narrator.line("")?;
-        let failed = deployments.iter().find(|deployment| text(deployment, "reason").contains("sample"));
-        let about = failed.or(deployments.first()).map(|it| text(it, "deploymentId")).unwrap_or_default();
+        let failed = deployments.iter().find(|deployment| text(deployment, "healthGate") == "Failed");
+        let about = failed.map(|deployment| text(deployment, "deploymentId")).unwrap_or_default();
         for line in where_to_look(end, &self.context.file, &self.environment, &about) {
             self.narrator.line(&line)?;
         }
@@ -84,40 +83,31 @@ fn deployment_grid(deployments: &[Value]) -> Grid {
     }
 }
 
-/// Commands to go on with, which work as they stand.
+/// Commands to go on with, which work as they stand where the platform stays.
 fn where_to_look(end: &End<'_>, context: &Path, environment: &str, deployment: &str) -> Vec<String> {
     let program = if std::env::var_os("CARGO").is_some() { "cargo run -q --" } else { "runtimectl" };
     let directory = context.parent().unwrap_or(context).display().to_string();
-    let (environment, deployment) = (segment(environment), segment(deployment));
-    let ask = |at: &str| {
-        [
-            ("what runs", format!("{program} get deployments --environment {environment}{at}")),
-            ("why 1.5.0 was taken back, with the samples", format!("{program} explain {deployment}{at}")),
-            ("every event from the start", format!("{program} watch --after start{at}")),
-        ]
+    let mut all = match (end.keep, end.data) {
+        (true, _) => Vec::new(),
+        (false, Some(_)) => {
+            vec![("what this demo left, running again", format!("{program} up --data {directory}"))]
+        }
+        (false, None) => vec![(
+            "the same again, which stays up; at its end it names its directory, DIR below",
+            format!("{program} demo --keep"),
+        )],
     };
-    let mut lines = Vec::new();
-    let mut tell = |what: &str, command: &str| lines.push(format!("  {what:<44} {command}"));
-    if end.keep {
-        for (what, command) in ask(&format!(" --context {directory}")) {
-            tell(what, &command);
-        }
-    } else {
-        match end.data {
-            None => {
-                tell("the same again, and it stays up to be looked at", &format!("{program} demo --keep"));
-            }
-            Some(_) => tell("what this demo left, running again", &format!("{program} up --data {directory}")),
-        }
-        let at = if end.data.is_some() { format!(" --context {directory}") } else { " --context DIR".to_owned() };
-        for (what, command) in ask(&at) {
-            tell(&format!("then: {what}"), &command);
-        }
-    }
-    tell("a platform of your own, with its data in .runtime", &format!("{program} up"));
-    tell("what all this is", "README.md");
-    lines.insert(0, "Where to look on".to_owned());
-    lines
+    let at = if end.keep || end.data.is_some() { directory } else { "DIR".to_owned() };
+    all.extend([
+        ("what runs", format!("{program} get deployments --environment {environment} --context {at}")),
+        ("why 1.5.0 was taken back", format!("{program} explain {deployment} --context {at}")),
+        ("every event from the start", format!("{program} watch --after start --context {at}")),
+        ("a platform of your own", format!("{program} up")),
+        ("what all this is", "README.md".to_owned()),
+    ]);
+    let width = all.iter().map(|(_, command)| command.len()).max().unwrap_or(0);
+    let lines = all.iter().map(|(what, command)| format!("  {command:width$}  {what}"));
+    std::iter::once("Where to look on".to_owned()).chain(lines).collect()
 }
 
 #[cfg(test)]
@@ -143,13 +133,18 @@ mod tests {
 
     #[test]
     fn a_platform_that_stays_is_asked_where_it_is_and_one_that_goes_is_started_again_first() {
-        let context = Path::new("/data/context.json");
-        let keep = where_to_look(&End { keep: true, data: None, seconds: 1 }, context, "env-1", "dep-1");
-        assert!(keep[2].ends_with("explain dep-1 --context /data"), "{keep:?}");
-        let gone = where_to_look(&End { keep: false, data: None, seconds: 1 }, context, "env-1", "dep-1");
-        assert!(gone[1].ends_with("demo --keep"), "{gone:?}");
-        let data = Some(Path::new("/data"));
-        let left = where_to_look(&End { keep: false, data, seconds: 1 }, context, "env-1", "dep-1");
-        assert!(left[1].ends_with("up --data /data"), "{left:?}");
+        let commands = |keep, data: Option<&str>| {
+            let end = End { keep, data: data.map(Path::new), seconds: 1 };
+            let lines = where_to_look(&end, Path::new("/data/context.json"), "env-1", "dep-1");
+            let command = |line: &String| line.split("  ").nth(1).unwrap_or_default().to_owned();
+            lines.iter().map(command).collect::<Vec<_>>()
+        };
+        let ends = |command: &str, end: &str| assert!(command.ends_with(end), "{command}");
+        ends(&commands(true, None)[1], "get deployments --environment env-1 --context /data");
+        ends(&commands(true, None)[2], "explain dep-1 --context /data");
+        ends(&commands(false, None)[1], "demo --keep");
+        ends(&commands(false, None)[3], "explain dep-1 --context DIR");
+        ends(&commands(false, Some("/data"))[1], "up --data /data");
+        ends(&commands(false, Some("/data"))[3], "explain dep-1 --context /data");
     }
 }

@@ -11,11 +11,7 @@ use super::{
     orders::{self, image},
     teller::{Moment, Sent, Teller},
 };
-use crate::{
-    failure::Failure,
-    output::text,
-    up::World,
-};
+use crate::{failure::Failure, output::text, up::World};
 
 /// The pause between two looks whether the handler is there again.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -25,7 +21,8 @@ const VERSION: &str = "1.4.3";
 /// Kills the handler while a deployment is at its gate or shifts traffic.
 pub async fn in_the_middle(world: &mut World, teller: &mut Teller) -> Result<(), Failure> {
     let mut sent = during(world, deploys_up_to_the_gate(teller)).await?;
-    let old = world.handler_pid().ok_or_else(|| Failure::failed("no handler is running that could be killed"))?;
+    let old =
+        world.handler_pid().ok_or_else(|| Failure::failed("no handler is running that could be killed"))?;
     kill(old)?;
     seen(teller, "kill -9", old, "the handler, in the middle of the deployment", "this demo")?;
     let new = loop {
@@ -40,12 +37,20 @@ pub async fn in_the_middle(world: &mut World, teller: &mut Teller) -> Result<(),
         })
         .await?;
     };
-    seen(teller, "restart", new, "the handler again, started by the host", &format!("the end of process {old}"))?;
+    seen(
+        teller,
+        "restart",
+        new,
+        "the handler again, started by the host",
+        &format!("the end of process {old}"),
+    )?;
     during(world, sees_it_through(teller, &mut sent)).await
 }
 
 async fn deploys_up_to_the_gate(teller: &mut Teller) -> Result<Sent, Failure> {
-    teller.narrator.heading(6, "kill -9 of the handler in the middle of a Deploy of reservations-api:1.4.3")?;
+    teller
+        .narrator
+        .heading(6, "kill -9 of the handler in the middle of a Deploy of reservations-api:1.4.3")?;
     let payload = orders::deploy(&teller.environment, VERSION);
     let mut sent = teller.send(6, "Deploy", &image(VERSION), &payload).await?;
     let in_the_middle = |moment: &Moment| {

@@ -84,7 +84,8 @@ async fn tell(world: &mut World, args: &DemoArgs, out: &Out) -> Result<(), Failu
     step(6, &log, kill::in_the_middle(world, &mut teller)).await?;
     step(7, &log, during(world, teller.deploys_to_nowhere())).await?;
 
-    let end = closing::End { keep: args.keep, data: args.data.as_deref(), seconds: began.elapsed().as_secs() };
+    let end =
+        closing::End { keep: args.keep, data: args.data.as_deref(), seconds: began.elapsed().as_secs() };
     during(world, teller.closes(&end)).await
 }
 
@@ -101,7 +102,8 @@ async fn step<T>(
     log: &std::path::Path,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    let look = format!("look into {}: `runtimectl logs` prints such a file's lines for people", log.display());
+    let look =
+        format!("look into {}: `runtimectl logs` prints such a file's lines for people", log.display());
     match timeout(STEP_TIMEOUT, work).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(Failure::Told { exit, what, advice, causes })) => {

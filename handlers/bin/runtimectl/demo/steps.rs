@@ -61,7 +61,8 @@ impl Teller {
         let outcome = self.outcome(&moment, "RuntimeEnvironmentProvisioned")?;
         self.environment = text(&outcome["payload"], "environmentId");
 
-        let environment = self.client.get(&format!("environments/{}", segment(&self.environment)), &[]).await?;
+        let environment =
+            self.client.get(&format!("environments/{}", segment(&self.environment)), &[]).await?;
         verify("the environment's status", text(&environment, "status"), "Provisioned".to_owned())?;
         let plan = self.client.get(&format!("plans/{}", segment(&text(&environment, "planId"))), &[]).await?;
         let planned = plan["changes"].as_array().map_or(0, Vec::len);
@@ -70,20 +71,28 @@ impl Teller {
         if planned == 0 {
             return Err(Failure::failed("the plan should name what is created, and names nothing"));
         }
-        self.narrator.verified(&format!("{} stands: all {planned} planned resources are in place", self.environment))
+        self.narrator
+            .verified(&format!("{} stands: all {planned} planned resources are in place", self.environment))
     }
 
     /// Step 2: the first deployment.
     pub async fn deploys_the_first(&mut self) -> Result<(), Failure> {
-        self.narrator.heading(2, "Deploy reservations-api:1.4.1: the first deployment, behind a health gate")?;
+        self.narrator
+            .heading(2, "Deploy reservations-api:1.4.1: the first deployment, behind a health gate")?;
         let (outcome, _) = self.deploys(2, "1.4.1").await?;
-        verify("`previousImage` of a first deployment", scalar(&outcome["payload"]["previousImage"]), String::new())?;
+        verify(
+            "`previousImage` of a first deployment",
+            scalar(&outcome["payload"]["previousImage"]),
+            String::new(),
+        )?;
         let url = self.the("1.4.1")?.url.clone();
         let answer = self.http.get(&url).send().await;
-        let answer = answer.map_err(|error| Failure::failed(format!("{url} does not answer")).because(&error))?;
+        let answer =
+            answer.map_err(|error| Failure::failed(format!("{url} does not answer")).because(&error))?;
         verify("the answer of the app through the ingress", answer.status().as_u16(), 200)?;
         self.trickle = Some(Trickle::start(self.http.clone(), url.clone()));
-        self.narrator.verified(&format!("{url} answers 200; from here on about 20 requests a second go there"))
+        self.narrator
+            .verified(&format!("{url} answers 200; from here on about 20 requests a second go there"))
     }
 
     /// Step 3: the next version, in steps.
@@ -95,18 +104,26 @@ impl Teller {
         let notes = moment.operation["notes"].as_array().map(Vec::as_slice).unwrap_or_default();
         let shifts = notes.iter().filter(|note| text(note, "text").starts_with("traffic: ")).count();
         if shifts < 2 {
-            return Err(Failure::failed(format!("traffic should shift in steps, and shifted {shifts} times")));
+            return Err(Failure::failed(format!(
+                "traffic should shift in steps, and shifted {shifts} times"
+            )));
         }
         let problems = sample::problems(&outcome);
         if !problems.is_empty() {
-            return Err(Failure::failed(format!("the envelope differs from the sample: {}", problems.join("; "))));
+            return Err(Failure::failed(format!(
+                "the envelope differs from the sample: {}",
+                problems.join("; ")
+            )));
         }
         self.narrator.line("The envelope of RuntimeDeploymentCompleted, as it was published:")?;
         self.narrator.json(&outcome)?;
-        self.narrator.verified("it has the ten fields of the events page, in that order and those formats")?;
+        self.narrator
+            .verified("it has the ten fields of the events page, in that order and those formats")?;
         let came = self.tally().since(&before);
         if !came.reaches(&self.the("1.4.2")?.revision) {
-            return Err(Failure::failed("requests should have reached 1.4.2 while traffic shifted, and none did"));
+            return Err(Failure::failed(
+                "requests should have reached 1.4.2 while traffic shifted, and none did",
+            ));
         }
         self.counted("while traffic shifted", &came)
     }
@@ -116,7 +133,8 @@ impl Teller {
         self.narrator.heading(4, "Deploy reservations-api:1.5.0: it starts, and then answers 500")?;
         let serving = self.the("1.4.2")?.revision.clone();
         let before = self.tally();
-        let mut sent = self.send(4, "Deploy", &image("1.5.0"), &orders::deploy(&self.environment, "1.5.0")).await?;
+        let mut sent =
+            self.send(4, "Deploy", &image("1.5.0"), &orders::deploy(&self.environment, "1.5.0")).await?;
         let moment = self.follow(&mut sent).await?;
         let came = self.tally().since(&before);
         let outcome = self.outcome(&moment, "RuntimeDeploymentRolledBack")?;
@@ -131,7 +149,10 @@ impl Teller {
             return Err(Failure::failed("the gate should keep the samples that failed it, and keeps none"));
         }
         let why = text(&deployment["gate"], "reason");
-        self.narrator.verified(&format!("the gate failed: {why}; the samples that failed it: {}", failed.join(", ")))?;
+        self.narrator.verified(&format!(
+            "the gate failed: {why}; the samples that failed it: {}",
+            failed.join(", ")
+        ))?;
         if !came.all_to(&serving) || came.not_well() > 0 {
             return Err(Failure::failed(format!(
                 "all traffic should have stayed with 1.4.2 and been answered 200; the ingress counted {}",
@@ -153,7 +174,11 @@ impl Teller {
         let took = sent.began.elapsed();
         let outcome = self.outcome(&moment, "RuntimeDeploymentRolledBack")?;
         verify("the reason", text(&outcome["payload"], "reason"), "Operator".to_owned())?;
-        verify("the restored deployment", text(&outcome["payload"], "restoredDeploymentId"), good.deployment_id)?;
+        verify(
+            "the restored deployment",
+            text(&outcome["payload"], "restoredDeploymentId"),
+            good.deployment_id,
+        )?;
         let after = self.tally();
         sleep(WATCH).await;
         let now = self.tally().since(&after);
@@ -184,7 +209,9 @@ impl Teller {
         verify("the reason", text(&outcome["payload"], "reasonCode"), "EnvironmentNotFound".to_owned())?;
         let detail = text(&outcome["payload"], "detail");
         if !detail.contains(NO_ENVIRONMENT) || !detail.contains("ProvisionEnvironment") {
-            return Err(Failure::failed(format!("the sentence should name {NO_ENVIRONMENT} and say what to do: {detail}")));
+            return Err(Failure::failed(format!(
+                "the sentence should name {NO_ENVIRONMENT} and say what to do: {detail}"
+            )));
         }
         self.narrator.verified(&format!("the sender is told what to do: {detail}"))
     }

@@ -110,8 +110,7 @@ impl Teller {
         let args = orders::send_args(step, command);
         let tenant = Tenant { asked: Some(TENANT), usual: None };
         let now = Timestamp::now();
-        let message =
-            message::compose(command, &payload.to_string(), &args, tenant, self.bus.host(), now)?;
+        let message = message::compose(command, &payload.to_string(), &args, tenant, self.bus.host(), now)?;
         let (envelope, queue) = (message.envelope, message.mail.queue.clone());
         let began = Instant::now();
         self.bus.send(message.mail).await?;
@@ -119,7 +118,13 @@ impl Teller {
         let line = facts::sent_line(&self.narrator.out, now, command, &event_id, what, &queue);
         self.narrator.line(&line)?;
         self.sent.insert(event_id.clone(), command);
-        Ok(Sent { command, event_id, correlation_id: envelope.correlation_id.to_string(), began, notes: None })
+        Ok(Sent {
+            command,
+            event_id,
+            correlation_id: envelope.correlation_id.to_string(),
+            began,
+            notes: None,
+        })
     }
 
     /// Tells what becomes of a command until it has ended.

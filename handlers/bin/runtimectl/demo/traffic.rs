@@ -64,7 +64,8 @@ pub struct Tally(BTreeMap<String, Count>);
 impl Tally {
     /// What was counted so far at the host of `url`.
     pub fn at(azure: &Azure, url: &str) -> Self {
-        let host = url::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+        let host =
+            url::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
         Self(azure.ingress_counts(Some(&host)).into_values().next().unwrap_or_default())
     }
 
@@ -91,7 +92,12 @@ impl Tally {
     /// Requests that were answered with anything but 200.
     pub fn not_well(&self) -> u64 {
         let bad = |count: &Count| {
-            count.statuses.iter().filter(|(status, _)| **status != 200).map(|(_, number)| *number).sum::<u64>()
+            count
+                .statuses
+                .iter()
+                .filter(|(status, _)| **status != 200)
+                .map(|(_, number)| *number)
+                .sum::<u64>()
         };
         self.0.values().map(bad).sum()
     }
@@ -112,8 +118,11 @@ impl Tally {
             return "no request".to_owned();
         }
         let of_one = |(revision, count): (&String, &Count)| {
-            let statuses =
-                count.statuses.iter().map(|(status, number)| format!("{number} x {status}")).collect::<Vec<_>>();
+            let statuses = count
+                .statuses
+                .iter()
+                .map(|(status, number)| format!("{number} x {status}"))
+                .collect::<Vec<_>>();
             format!("{} to {} ({})", count.requests, version(revision), statuses.join(", "))
         };
         self.0.iter().map(of_one).collect::<Vec<_>>().join(", ")
