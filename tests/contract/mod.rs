@@ -5,6 +5,7 @@ mod envelope;
 mod functions;
 mod invocation;
 mod masstransit;
+mod messaging;
 mod resource_manager;
 mod settings;
 mod store;

@@ -12,6 +12,8 @@ mod compare;
 mod order;
 mod plan;
 mod references;
+#[cfg(all(test, feature = "local"))]
+mod stand_in;
 #[cfg(test)]
 mod testing;
 

@@ -340,6 +340,7 @@ fn record(
         host: None,
         weight: 0,
         weight_in_place: 0,
+        shifted_at: None,
         gate_started_at: None,
         failures_in_a_row: 0,
         pending: None,

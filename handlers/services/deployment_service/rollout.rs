@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     ending::{self, Site},
@@ -265,6 +265,9 @@ async fn promoting(platform: &Platform, operation: &Operation, mut site: Site) -
         site.deployment.weight = next;
         return site.on(Then::Wait(interval));
     }
+    if bakes(&site.deployment, site.now()) {
+        return site.on(Then::Wait(interval));
+    }
     stop_previous(platform, &site.deployment, &observed).await?;
     ending::completed(platform, operation, site).await
 }
@@ -285,11 +288,20 @@ async fn shift(platform: &Platform, mut site: Site) -> Result<Step, Fault> {
         compute::Step::Done => {
             let weight = site.deployment.weight;
             site.deployment.weight_in_place = weight;
+            if weight == 100 {
+                site.deployment.shifted_at = Some(site.now());
+            }
             let name = site.deployment.revision.clone().unwrap_or_default();
             site.note(format!("traffic: {weight} % to {name} ({})", site.deployment.workload.image));
             site.on(Then::Next)
         }
     }
+}
+
+/// Whether all the traffic is too fresh to believe in. A first deployment had it while it was gated.
+fn bakes(deployment: &RuntimeDeployment, now: Timestamp) -> bool {
+    let Some(shifted_at) = deployment.shifted_at.filter(|_| deployment.previous.is_some()) else { return false };
+    now + TICK_ROUNDING < shifted_at.saturating_add(deployment.health_gate.bake).unwrap_or(Timestamp::MAX)
 }
 
 /// The traffic that is meant, by revision: what is not for the new one stays with the one before.

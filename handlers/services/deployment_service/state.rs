@@ -153,6 +153,9 @@ pub struct RuntimeDeployment {
     pub weight: u32,
     /// Percent of the traffic that it was given.
     pub weight_in_place: u32,
+    /// When it was given all the traffic.
+    #[serde(default)]
+    pub shifted_at: Option<Timestamp>,
     pub gate_started_at: Option<Timestamp>,
     /// Failed answers since its traffic began to shift, without a good one between them.
     pub failures_in_a_row: u32,

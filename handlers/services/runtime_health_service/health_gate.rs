@@ -199,8 +199,8 @@ fn ready(gate: &HealthGate, started_at: Timestamp, now: Timestamp, samples: &[Sa
     Verdict::Running { next_in: until(now, next_sample_at(gate, started_at, samples).min(deadline)) }
 }
 
-/// Not ready. Until it first answered well it has the readiness deadline; afterwards, since then it
-/// was ready once, the whole of the gate's time.
+/// Not ready. It has the readiness deadline for becoming so; one that answered well was ready once,
+/// and has the whole of the gate's time.
 fn not_ready(
     gate: &HealthGate,
     started_at: Timestamp,

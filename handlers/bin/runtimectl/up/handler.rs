@@ -37,7 +37,10 @@ fn checkout(program: &Path) -> Option<PathBuf> {
 
 async fn build(checkout: &Path, program: &Path, out: &Out) -> Result<(), Failure> {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(checkout).args(["build", "--quiet", "--bin", "handler", "--no-default-features", "--features", "local"]);
+    command.current_dir(checkout).args(["build", "--quiet", "--bin", "handler"]);
+    if !cfg!(feature = "default") {
+        command.args(["--no-default-features", "--features", "local"]);
+    }
     if program.parent().and_then(Path::file_name).is_some_and(|profile| profile == "release") {
         command.arg("--release");
     }

@@ -324,7 +324,11 @@ proptest! {
     }
 
     #[test]
-    fn one_that_answers_well_where_another_did_not_is_never_worse_off(gate in any_gate(), letters in letters(), at in 0..14_usize) {
+    fn one_that_answers_well_where_another_did_not_is_never_worse_off(
+        gate in any_gate(),
+        letters in letters(),
+        at in 0..14_usize,
+    ) {
         // Errors before the first success are forgiven more than failures after it, so a success in
         // the place of an error may be the worse of the two; one in the place of a failure never is.
         let better: String = letters
