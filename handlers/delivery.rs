@@ -392,7 +392,7 @@ pub async fn copy(
         .entry(property::FIRST_ENQUEUED.to_owned())
         .or_insert_with(|| delivered.enqueued_at.unwrap_or(now).to_string());
     let queue = crate::functions::queue_of(function).unwrap_or_else(|| REDELIVERIES.to_owned());
-    platform
+    let sent = platform
         .bus
         .send(&Outgoing {
             entity: queue,
@@ -406,7 +406,12 @@ pub async fn copy(
             scheduled_at: Some(now + delay),
             time_to_live: None,
         })
-        .await
+        .await;
+    match sent {
+        // The broker never takes this copy, e.g. for its properties; the message is kept all the same.
+        Err(Fault::Rejected { detail, .. }) => dead_letter(platform, function, delivered, "NotCopied", &detail).await,
+        sent => sent,
+    }
 }
 
 /// 2 s, 4 s, ... 2 min, less up to a quarter: the copy's id decides how much, so that a crash makes
@@ -447,12 +452,11 @@ pub async fn dead_letter(
     detail: &str,
 ) -> Result<(), Fault> {
     error!(reason, "a message is filed as a dead letter: {detail}");
-    let original = Value::Object(delivered.properties.clone()).to_string();
     let mut properties = BTreeMap::from([
         (property::FUNCTION.to_owned(), function.to_owned()),
         (property::REASON.to_owned(), reason.to_owned()),
         (property::DETAIL.to_owned(), shorten(detail)),
-        (property::ORIGINAL.to_owned(), shorten(&original)),
+        (property::ORIGINAL.to_owned(), original_properties(&delivered.properties)),
     ]);
     if let Some(content_type) = &delivered.content_type {
         properties.insert(property::ORIGINAL_CONTENT_TYPE.to_owned(), content_type.clone());
@@ -475,13 +479,41 @@ pub async fn dead_letter(
         .await
 }
 
-/// Properties travel as HTTP headers, whose whole may be a few KiB.
-fn shorten(text: &str) -> String {
-    const CHARACTERS_MAX: usize = 2000;
-    if text.chars().count() <= CHARACTERS_MAX {
-        return text.to_owned();
+/// What one property may take of the headers that properties travel in, in bytes.
+const PROPERTY_BYTES_MAX: usize = 3 * 1024;
+
+/// The bytes of a character in a header: what is not ASCII is written as `\uXXXX`, once or twice.
+fn header_bytes(character: char) -> usize {
+    match character {
+        '"' | '\\' => 2,
+        ' '..='~' => 1,
+        _ => 6 * character.len_utf16(),
     }
-    text.chars().take(CHARACTERS_MAX).chain(std::iter::once('…')).collect()
+}
+
+/// The beginning of a text, as far as a property may go.
+fn shorten(text: &str) -> String {
+    let mut left = PROPERTY_BYTES_MAX;
+    text.chars()
+        .take_while(|character| {
+            let fits = header_bytes(*character) <= left;
+            left = left.saturating_sub(header_bytes(*character));
+            fits
+        })
+        .collect()
+}
+
+/// As many application properties as one property may hold, ours first.
+fn original_properties(properties: &Map<String, Value>) -> String {
+    let mut kept = Map::new();
+    let (ours, others): (Vec<_>, Vec<_>) = properties.iter().partition(|(name, _)| name.starts_with("cs-"));
+    for (name, value) in ours.into_iter().chain(others) {
+        kept.insert(name.clone(), value.clone());
+        if Value::Object(kept.clone()).to_string().chars().map(header_bytes).sum::<usize>() > PROPERTY_BYTES_MAX {
+            kept.remove(name);
+        }
+    }
+    Value::Object(kept).to_string()
 }
 
 /// Runs the operation that a tick names.
@@ -522,5 +554,53 @@ pub async fn redelivery(platform: &Platform, delivered: QueueMessage) -> Result<
             let detail = format!("there is no function `{name}` that takes messages");
             dead_letter(platform, "Redeliveries", &delivered, "UnknownFunction", &detail).await
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_field_holds_is_not_told() {
+        assert_eq!(
+            without_values("invalid type: string \"hunter2\", expected u16"),
+            "it must be u16"
+        );
+        assert_eq!(without_values("missing field `name`"), "missing field `name`");
+    }
+
+    #[test]
+    fn delays_grow_and_stay_within_their_bounds() {
+        let delays: Vec<u64> = (0..10).map(|made| copy_delay_seconds(made, "m")).collect();
+        assert!(delays.windows(2).all(|pair| pair[0] <= pair[1] + pair[1] / 4), "{delays:?}");
+        assert!(delays.iter().all(|delay| (1..=120).contains(delay)), "{delays:?}");
+        assert_eq!(copy_delay_seconds(3, "m"), copy_delay_seconds(3, "m"));
+    }
+
+    #[test]
+    fn a_property_fits_into_a_header_whatever_is_in_it() {
+        for text in ["x".repeat(10_000), "é".repeat(10_000), "\u{1F600}".repeat(10_000), "\"".repeat(10_000)] {
+            let kept = shorten(&text);
+            assert!(text.starts_with(&kept) && !kept.is_empty());
+            assert!(kept.chars().map(header_bytes).sum::<usize>() <= PROPERTY_BYTES_MAX);
+        }
+        assert_eq!(shorten("short"), "short");
+    }
+
+    #[test]
+    fn our_own_properties_are_kept_first() {
+        let properties = json!({ "long": "x".repeat(5000), "other": 1, "cs-tenant-id": "acme" });
+        let kept: Value = serde_json::from_str(&original_properties(properties.as_object().unwrap())).unwrap();
+        assert_eq!(kept, json!({ "cs-tenant-id": "acme", "other": 1 }));
+    }
+
+    #[test]
+    fn a_text_that_is_no_environment_has_no_partition_of_its_own() {
+        assert_eq!(partition_of("env-1"), "env-1");
+        assert_eq!(partition_of("dep-1"), "_");
+        assert_eq!(named_environment(&json!({ "environmentId": 7 })), "_");
     }
 }
