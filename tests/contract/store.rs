@@ -20,6 +20,9 @@ use serde_json::{Value, json};
 use self::listings::*;
 use crate::support::fixed_clock::FixedClock;
 
+/// No test here has more pages to read.
+const PAGES_MAX: usize = 100;
+
 /// An adapter under the suite, with data of its own that begins empty.
 #[async_trait]
 trait Subject: Sync {
@@ -163,6 +166,20 @@ fn conflict<T: std::fmt::Debug>(end: Result<T, StoreFault>) -> String {
 
 fn ids(listing: &Listing) -> Vec<&str> {
     listing.items.iter().map(|stored| &*stored.document.id).collect()
+}
+
+/// The pages of a listing, to its end; a listing that does not come to one fails the test.
+async fn pages(size: usize, read: impl AsyncFn(Page) -> Result<Listing, StoreFault>) -> Vec<Vec<Stored>> {
+    let (mut pages, mut after) = (Vec::new(), None);
+    while pages.len() < PAGES_MAX {
+        let listing = read(Page { size, after }).await.unwrap();
+        pages.push(listing.items);
+        after = listing.next;
+        if after.is_none() {
+            return pages;
+        }
+    }
+    panic!("the listing had not ended after {PAGES_MAX} pages");
 }
 
 async fn query(store: &dyn Store, filter: Filter) -> Listing {
@@ -426,14 +443,7 @@ async fn many_writers_at_once_all_succeed(subject: &impl Subject) {
     for end in join_all(writers).await {
         end.unwrap();
     }
-    let (mut count, mut after) = (0, None);
-    loop {
-        let listing = store.list("t", "note", &Filter::default(), &Page { size: 100, after }).await.unwrap();
-        count += listing.items.len();
-        after = listing.next;
-        if after.is_none() {
-            break;
-        }
-    }
+    let read = async |page| store.list("t", "note", &Filter::default(), &page).await;
+    let count = pages(100, read).await.iter().map(Vec::len).sum::<usize>();
     assert_eq!(count, 64 * 6);
 }
