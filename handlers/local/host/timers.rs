@@ -103,7 +103,7 @@ impl TimerLoop {
                 self.function,
                 self.status.0.display()
             );
-            self.events.tell("ERROR", text).await;
+            self.events.tell("ERROR", text);
         }
     }
 
