@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 
 use crate::{
     admin,
-    delivery::{self, Command},
+    delivery::{
+        self, Command,
+        subscription::{self, Subscriber},
+    },
     events,
     invocation::{HttpAnswer, HttpRequest, QueueMessage, REQUEST, RESPONSE, TRIGGER},
     operations, outbox_relay,
@@ -80,6 +83,7 @@ pub struct Function {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trigger {
     Queue(String),
+    Subscription { topic: &'static str, subscription: &'static str },
     /// Six fields: second, minute, hour, day, month, day of the week.
     Timer(&'static str),
     /// GET, with the route under the host's prefix.
@@ -101,6 +105,13 @@ fn command<C: Command>() -> Function {
     Function { name: C::NAME, trigger: Trigger::Queue(events::queue_name(C::NAME)), run: Run::Message(run) }
 }
 
+fn subscription<S: Subscriber>() -> Function {
+    let run: fn(Platform, QueueMessage) -> Running<Result<(), Fault>> =
+        |platform, message| Box::pin(async move { subscription::event::<S>(&platform, &message).await });
+    let trigger = Trigger::Subscription { topic: S::TOPIC.name(), subscription: S::SUBSCRIPTION };
+    Function { name: S::NAME, trigger, run: Run::Message(run) }
+}
+
 fn queue(name: &'static str, queue: &str, run: fn(Platform, QueueMessage) -> Running<Result<(), Fault>>) -> Function {
     Function { name, trigger: Trigger::Queue(queue.to_owned()), run: Run::Message(run) }
 }
@@ -117,7 +128,7 @@ fn get(name: &'static str, route: &'static str, run: fn(Platform, HttpRequest) -
 pub fn queue_of(function: &str) -> Option<String> {
     all().into_iter().find_map(|candidate| match candidate.trigger {
         Trigger::Queue(queue) if candidate.name == function => Some(queue),
-        Trigger::Queue(_) | Trigger::Timer(_) | Trigger::Get(_) => None,
+        Trigger::Queue(_) | Trigger::Subscription { .. } | Trigger::Timer(_) | Trigger::Get(_) => None,
     })
 }
 
@@ -132,6 +143,15 @@ impl Function {
                 "queueName": queue,
                 "connection": SERVICE_BUS_CONNECTION,
                 // As bytes, so that no member of a body overwrites the broker's own metadata.
+                "dataType": "binary",
+            }]),
+            Trigger::Subscription { topic, subscription } => json!([{
+                "name": TRIGGER,
+                "type": "serviceBusTrigger",
+                "direction": "in",
+                "topicName": topic,
+                "subscriptionName": subscription,
+                "connection": SERVICE_BUS_CONNECTION,
                 "dataType": "binary",
             }]),
             Trigger::Timer(schedule) => json!([{

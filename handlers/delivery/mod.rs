@@ -6,6 +6,7 @@
 //! redelivers at once, and a hundred times within a second is how a queue is emptied by accident.
 
 mod sent_on;
+pub mod subscription;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
@@ -142,25 +143,43 @@ pub async fn command<C: Command>(platform: &Platform, delivered: &QueueMessage) 
         Err(unreadable) => return dead_letter(platform, C::NAME, delivered, "Unreadable", &unreadable.to_string()).await,
     };
     telemetry::identify(&message.envelope, delivered.delivery_count);
+    let id = message.envelope.event_id.as_str();
+    match patiently(platform, id, || handle::<C>(platform, &message, delivered)).await {
+        Ok(()) => Ok(()),
+        Err(GivenUp { counter, fault }) => copy(platform, C::NAME, delivered, counter, &fault).await,
+    }
+}
+
+/// What could not be done in this invocation, and the property that counts the copies for it.
+struct GivenUp {
+    counter: &'static str,
+    fault: Fault,
+}
+
+/// Tries again in process what may pass: a lost race at once, an absent store for a while.
+async fn patiently<Fut>(platform: &Platform, id: &str, mut attempt: impl FnMut() -> Fut) -> Result<(), GivenUp>
+where
+    Fut: Future<Output = Result<(), Fault>>,
+{
     let (mut conflicts, mut holds) = (0, 0);
     loop {
-        let fault = match handle::<C>(platform, &message, delivered).await {
+        let fault = match attempt().await {
             Ok(()) => return Ok(()),
             Err(fault) => fault,
         };
         match fault {
             Fault::Conflict { .. } if conflicts < CONFLICTS_MAX => {
                 conflicts += 1;
-                debug!("`{}` is decided anew: {fault}", message.envelope.event_id);
+                debug!("`{id}` is decided anew: {fault}");
             }
             Fault::Transient { .. } if holds < HOLDS_MAX => {
                 holds += 1;
-                warn!("`{}` waits: {}", message.envelope.event_id, fault.chain());
+                warn!("`{id}` waits: {}", fault.chain());
                 tokio::time::sleep(platform.hold_pause).await;
             }
-            Fault::Transient { .. } => return copy(platform, C::NAME, delivered, property::AWAY, &fault).await,
+            Fault::Transient { .. } => return Err(GivenUp { counter: property::AWAY, fault }),
             Fault::Conflict { .. } | Fault::Rejected { .. } | Fault::Unreadable { .. } => {
-                return copy(platform, C::NAME, delivered, property::ATTEMPT, &fault).await;
+                return Err(GivenUp { counter: property::ATTEMPT, fault });
             }
         }
     }

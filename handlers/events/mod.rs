@@ -7,6 +7,7 @@
 mod payloads;
 mod vocabulary;
 
+use serde::Deserialize;
 use serde_json::Value;
 
 pub use payloads::*;
@@ -53,6 +54,17 @@ macro_rules! events {
             }
 
             /// The payload as the envelope carries it.
+            /// Reads an event as it was received; none where its type is not one that we know.
+            ///
+            /// # Errors
+            /// When the payload is not that of its type.
+            pub fn read(event_type: &str, payload: &Value) -> Result<Option<Self>, serde_json::Error> {
+                match event_type {
+                    $(stringify!($name) => Ok(Some(Self::$name($name::deserialize(payload)?))),)*
+                    _ => Ok(None),
+                }
+            }
+
             pub fn payload(&self) -> Value {
                 match self {
                     $(Self::$name(payload) => serde_json::to_value(payload),)*
