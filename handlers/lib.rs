@@ -25,4 +25,5 @@ pub mod platform;
 pub mod ports;
 pub mod server;
 pub mod services;
+pub mod sweeps;
 pub mod telemetry;

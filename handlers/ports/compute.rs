@@ -54,6 +54,37 @@ pub struct RevisionSpec {
     pub memory: String,
     pub min_replicas: u32,
     pub max_replicas: u32,
+    /// Settings of a published configuration, in an immutable entry of their own.
+    #[serde(default)]
+    pub configuration: Option<ConfigurationEntry>,
+    /// Environment variables that come from secrets.
+    #[serde(default)]
+    pub secrets: Vec<SecretEntry>,
+    /// The target's own scaling rules, compiled from a policy.
+    #[serde(default)]
+    pub scale_rules: Vec<Value>,
+}
+
+/// A version of a configuration as a workload holds it: an entry `cfg-v7` that nothing older refers to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigurationEntry {
+    pub version: u64,
+    pub content_hash: String,
+    /// By name; never secret.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// A reference to a version of a secret, in an entry of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretEntry {
+    /// The environment variable that the workload reads.
+    pub variable: String,
+    /// e.g. `https://kv-1.vault.azure.net/secrets/db-password/0123`: always with a version.
+    pub key_vault_url: String,
+    /// The identity that reads it.
+    pub identity_id: String,
 }
 
 /// A workload as it is.

@@ -7,3 +7,4 @@ pub mod compute;
 pub mod infrastructure;
 pub mod probe;
 pub mod store;
+pub mod vault;

@@ -37,6 +37,9 @@ fn spec(suffix: &str, image: &str) -> RevisionSpec {
         memory: "1Gi".into(),
         min_replicas: 1,
         max_replicas: 3,
+        configuration: None,
+        secrets: Vec::new(),
+        scale_rules: Vec::new(),
     }
 }
 

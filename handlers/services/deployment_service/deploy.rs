@@ -17,7 +17,7 @@
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
-use super::state::{Cancel, DeploymentStatus, RuntimeDeployment, Slot, Workload};
+use super::state::{Cancel, DeploymentStatus, Origin, RuntimeDeployment, Slot, Workload};
 use crate::{
     delivery::{self, Command, Decision, Message, Refusal},
     events::{Event, ReasonCode, RolledBackReason, RuntimeDeploymentRequested, Strategy},
@@ -327,6 +327,7 @@ fn record(
     let requested = message.cause(&commit.partition.environment_id).event("RuntimeDeploymentRequested", 0);
     let deployment = RuntimeDeployment {
         deployment_id: deployment_id.clone(),
+        origin: Origin::Deploy,
         environment_id: wanted.environment_id.clone(),
         module_id: wanted.workload.module_id.clone(),
         workload: wanted.workload.clone(),
@@ -355,6 +356,7 @@ fn record(
         requested_event_id: requested.to_string(),
         sequence: 1,
         requested_at: message.now,
+        configured_at: None,
         ended_at: None,
         retired_at: None,
     };

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 
 use super::{
     deploy::{ALLOWED, missing},
+    refresh,
     state::{DeploymentStatus, RuntimeDeployment, Serving, Slot},
 };
 use crate::{
@@ -51,6 +52,8 @@ pub(super) async fn completed(platform: &Platform, operation: &Operation, mut si
     let (mut slot, slot_loaded) = slot(&platform.ledger, &site).await?;
     retire_previous(&platform.ledger, &mut site, &slot, now).await?;
     slot.serving = site.deployment.as_serving();
+    // What was wished for before this one was configured is what it was configured with.
+    slot.refresh = slot.refresh.take().filter(|wish| Some(wish.wished_at) > site.deployment.configured_at);
     let previous_image = site.deployment.previous.as_ref().map(|previous| previous.image.clone());
     let deployment = &mut site.deployment;
     deployment.status = DeploymentStatus::Completed;
@@ -195,8 +198,13 @@ async fn end(
 ) -> Result<Step, Fault> {
     if slot.in_flight.as_ref() == Some(&site.deployment.deployment_id) {
         slot.in_flight = slot.pending.take();
-        if let Some(next) = slot.in_flight.clone() {
-            next_turn(platform, &mut site, &slot, next.as_str()).await?;
+        match slot.in_flight.clone() {
+            Some(next) => next_turn(platform, &mut site, &slot, next.as_str()).await?,
+            None => {
+                if let Some(wish) = slot.refresh.take() {
+                    refresh::begin(&platform.ledger, &mut site.commit, &mut slot, wish).await?;
+                }
+            }
         }
     }
     site.commit.put(&slot_loaded, &slot)?;

@@ -110,6 +110,7 @@ async fn provisioning(platform: &Platform, mut site: Site) -> Result<Step, Fault
 /// What the revision is started with is fixed from here on.
 fn configuring(mut site: Site) -> Result<Step, Fault> {
     site.deployment.status = DeploymentStatus::RollingOut;
+    site.deployment.configured_at = Some(site.now());
     let name = site.deployment.revision.clone().unwrap_or_default();
     site.note(format!("revision {name}: {} settings, port {}", site.deployment.workload.env.len(), site.deployment.workload.port));
     site.on(Then::Next)

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::refresh::Wish;
 use crate::{
     events::{HealthGateResult, RolledBackReason, Strategy},
     ids::{self, DeploymentId, EnvironmentId, ModuleId, OperationId},
@@ -108,6 +109,22 @@ fn default_replicas() -> u32 {
     1
 }
 
+/// Why a deployment came to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
+    /// Somebody sent Deploy.
+    #[default]
+    Deploy,
+    /// A configuration came into place.
+    Configuration,
+    /// A secret was bound or rotated.
+    Secret,
+    /// A scaling policy changed.
+    Scaling,
+    /// The world was not as desired.
+    Drift,
+}
+
 /// A deployment that serves, or served.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -133,6 +150,8 @@ pub struct Cancel {
 #[serde(rename_all = "camelCase")]
 pub struct RuntimeDeployment {
     pub deployment_id: DeploymentId,
+    #[serde(default)]
+    pub origin: Origin,
     pub environment_id: EnvironmentId,
     /// That of the workload, once more: listings filter on it.
     pub module_id: ModuleId,
@@ -179,6 +198,9 @@ pub struct RuntimeDeployment {
     /// Counts its events.
     pub sequence: u64,
     pub requested_at: Timestamp,
+    /// When what its revision is started with was fixed.
+    #[serde(default)]
+    pub configured_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
     /// When another deployment took its place.
     pub retired_at: Option<Timestamp>,
@@ -239,6 +261,34 @@ impl RuntimeDeployment {
             // A revision that is being looked at must be there.
             min_replicas: self.workload.min_replicas.max(1),
             max_replicas: self.workload.max_replicas.max(1),
+            configuration: None,
+            secrets: Vec::new(),
+            scale_rules: Vec::new(),
+        }
+    }
+
+    /// The same workload, about to be rolled out once more: nothing of this rollout's course is left.
+    pub fn anew(self) -> Self {
+        Self {
+            previous: None,
+            revision: None,
+            host: None,
+            weight: 0,
+            weight_in_place: 0,
+            shifted_at: None,
+            gate_started_at: None,
+            failures_in_a_row: 0,
+            pending: None,
+            cancel: None,
+            restore: None,
+            rolled_back_reason: None,
+            gate_result: None,
+            application_failed: false,
+            reason: None,
+            configured_at: None,
+            ended_at: None,
+            retired_at: None,
+            ..self
         }
     }
 
@@ -292,6 +342,9 @@ pub struct Slot {
     pub in_flight: Option<DeploymentId>,
     pub pending: Option<DeploymentId>,
     pub serving: Option<Serving>,
+    /// A refresh that waits for the end of what is in flight.
+    #[serde(default)]
+    pub refresh: Option<Wish>,
     pub quarantine: Vec<Quarantined>,
     pub made_at: Timestamp,
 }
@@ -316,7 +369,7 @@ impl State for Slot {
 
 impl Slot {
     pub fn new(module_id: ModuleId, now: Timestamp) -> Self {
-        Self { module_id, in_flight: None, pending: None, serving: None, quarantine: Vec::new(), made_at: now }
+        Self { module_id, in_flight: None, pending: None, serving: None, refresh: None, quarantine: Vec::new(), made_at: now }
     }
 
     /// The id of a workload's slot.

@@ -1,3 +1,4 @@
 //! RuntimeHealthService: judges whether what runs is well.
 
 pub mod health_gate;
+pub mod health_sweep;

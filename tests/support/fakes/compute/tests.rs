@@ -28,6 +28,9 @@ fn spec(number: u32, image: &str) -> RevisionSpec {
         memory: "1Gi".into(),
         min_replicas: 2,
         max_replicas: 3,
+        configuration: None,
+        secrets: Vec::new(),
+        scale_rules: Vec::new(),
     }
 }
 
