@@ -3,6 +3,7 @@
 mod cli;
 mod envelope;
 mod functions;
+mod host;
 mod masstransit;
 mod messaging;
 mod resource_manager;
