@@ -4,9 +4,6 @@
 mod listings;
 mod subjects;
 
-use std::{sync::Arc, time::Duration};
-
-use async_trait::async_trait;
 use futures::future::join_all;
 use jiff::Timestamp;
 use runtime_platform::{
@@ -21,7 +18,6 @@ use self::{
     listings::*,
     subjects::{Memory, Sqlite, Subject},
 };
-use crate::support::fixed_clock::FixedClock;
 
 /// One test per promise and adapter.
 macro_rules! promises {
