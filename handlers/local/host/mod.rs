@@ -31,9 +31,6 @@ mod supervisor;
 mod timers;
 mod wire;
 
-#[cfg(test)]
-mod tests;
-
 pub use app::Problem;
 pub use events::{HostEvent, Stream};
 pub use keys::FunctionKey;
