@@ -15,7 +15,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use runtime_platform::{
     admin::dead_letters::DeadLetter,
-    functions::{self, Function, Run, Trigger},
+    functions::{self, Function, Run},
     invocation::{HttpAnswer, HttpRequest},
     ledger::{EVENT, InboxEntry, Ledger, MESSAGE, OutboxEvent, OutboxMessage, State, read_state},
     local::store::SqliteStore,
@@ -35,7 +35,7 @@ use runtime_platform::{
 use serde_json::Value;
 
 use super::{
-    broker::{Broker, Held},
+    broker::{self, Broker, Held},
     builders::{Order, TENANT},
     fakes::{compute::FakeCompute, infrastructure::FakeInfrastructure, probe::FakeProbe},
     faulty::{FaultyBus, FaultyStore, Trouble},
@@ -215,8 +215,9 @@ impl TestPlatform {
     }
 
     async fn handle(&mut self, held: Held) {
-        let queue = Trigger::Queue(held.message.entity.clone());
-        let function = self.functions.iter().find(|function| function.trigger == queue).expect("every queue is read");
+        let entity = Some(held.message.entity.clone());
+        let function = self.functions.iter().find(|function| broker::entity(&function.trigger) == entity);
+        let function = function.expect("what has messages is read");
         let Run::Message(run) = function.run else { panic!("{} takes no messages", function.name) };
         let outcome = self.in_process(run(self.platform.clone(), held.delivered())).await;
         match outcome {
