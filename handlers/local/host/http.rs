@@ -39,6 +39,8 @@ const BODY_UNIT: usize = 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 /// Requests that one function answers at the same time; more wait.
 const CONCURRENT_MAX: usize = 100;
+/// How long the last answers may take to be written when the host stops.
+const LAST_ANSWERS_WAIT: Duration = Duration::from_millis(50);
 /// Invocations that wait to be taken up.
 const JOBS_MAX: usize = 64;
 
@@ -113,7 +115,7 @@ impl HttpSide {
         // The last answers have been handed to their connections: a moment to write them.
         tokio::select! {
             never = server => match never {},
-            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+            () = tokio::time::sleep(LAST_ANSWERS_WAIT) => {}
         }
     }
 }
