@@ -5,7 +5,7 @@ use expect_test::expect;
 
 use crate::support::{
     builders::{deploy, provision, rollback},
-    fakes::Behaviour,
+    fakes::compute::Behaviour,
     test_platform::TestPlatform,
 };
 

@@ -37,7 +37,7 @@ use serde_json::Value;
 use super::{
     broker::{Broker, Held},
     builders::{Order, TENANT},
-    fakes::{FakeCompute, FakeInfrastructure, FakeProbe},
+    fakes::{compute::FakeCompute, infrastructure::FakeInfrastructure, probe::FakeProbe},
     faulty::{FaultyBus, FaultyStore, Trouble},
     fixed_clock::FixedClock,
     memory_store::MemoryStore,

@@ -43,6 +43,7 @@ pub async fn a_filter_compares_texts_and_time(subject: &impl Subject) {
         (vec![("moduleId", "M1")], vec![]),
         (vec![("odd.name", "it's \"quoted\" é")], vec!["f"]),
         (vec![("nested", "m1")], vec![]),
+        (vec![("nested", r#"{"moduleId":"m1"}"#)], vec![]),
     ] {
         let equal = equal.into_iter().map(|(member, text)| (member.into(), text.into())).collect();
         let filter = Filter { equal, ..Filter::default() };
