@@ -45,6 +45,8 @@ const LAST_ANSWERS_WAIT: Duration = Duration::from_millis(50);
 const JOBS_MAX: usize = 64;
 
 type Job = BoxFuture<'static, ()>;
+/// A function's name, its trigger, and the route's parameters.
+type Found<'a> = (&'a str, &'a HttpTrigger, Vec<(String, String)>);
 
 /// What the HTTP side needs.
 pub(super) struct HttpSide {
@@ -168,7 +170,7 @@ impl Shared {
         self.invoke(name, trigger, call).await
     }
 
-    fn find(&self, method: &str, path: &[String]) -> Option<(&str, &HttpTrigger, Vec<(String, String)>)> {
+    fn find(&self, method: &str, path: &[String]) -> Option<Found<'_>> {
         let (prefix, rest) = path.split_at_checked(self.prefix.len())?;
         let is_ours = prefix.iter().zip(&self.prefix).all(|(part, ours)| part.eq_ignore_ascii_case(ours));
         if !is_ours {
