@@ -30,7 +30,6 @@ pub(super) fn holds(condition: &Condition, message: &Message) -> Option<bool> {
             let wanted = value(wanted, message)?;
             let is = |item| value(item, message).and_then(|item| compare(wanted, Comparison::Equal, item));
             list.iter().map(is).fold(Some(false), or)
-        })
         }
         Condition::Like { value: text, pattern: wanted, escape } => {
             let (Datum::Text(text), Datum::Text(wanted)) = (value(text, message)?, value(wanted, message)?)
