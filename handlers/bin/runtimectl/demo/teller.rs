@@ -30,9 +30,9 @@ use crate::{
 
 /// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(250);
-/// How long one answer is waited for before the next look: long enough for a busy machine, short
-/// enough that whoever watches is told that nothing comes.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long one look may take before the next: long enough for a busy machine, short enough that
+/// whoever watches is told that nothing comes.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
 /// Pages of the feed that are read in one look, at most.
 const PAGES_MAX: usize = 20;
 
@@ -142,7 +142,11 @@ impl Teller {
         enough: impl Fn(&Moment) -> bool,
     ) -> Result<Moment, Failure> {
         loop {
-            let moment = self.look(sent).await?;
+            // What is told is told in one go, so that a look can be cut short anywhere.
+            let moment = match timeout(LOOK_TIMEOUT, self.look(sent)).await {
+                Ok(moment) => moment?,
+                Err(_) => Moment::default(),
+            };
             if enough(&moment) {
                 return Ok(moment);
             }
@@ -152,7 +156,7 @@ impl Teller {
     }
 
     /// One look at a command: tells what is new of it.
-    pub async fn look(&mut self, sent: &mut Sent) -> Result<Moment, Failure> {
+    async fn look(&mut self, sent: &mut Sent) -> Result<Moment, Failure> {
         let path = format!("commands/{}", segment(&sent.event_id));
         let command = ask(self.client.get(&path, &[])).await?.unwrap_or_default();
         if let Some(operation) = command["operationId"].as_str()
@@ -238,11 +242,11 @@ impl Teller {
 
 /// What cannot be read now, because the platform is busy or starts anew, is read a moment later.
 async fn ask<T>(read: impl Future<Output = Result<T, ReadError>>) -> Result<Option<T>, Failure> {
-    match timeout(ANSWER_TIMEOUT, read).await {
-        Ok(Ok(value)) => Ok(Some(value)),
-        Ok(Err(ReadError::NotFound { .. })) | Err(_) => Ok(None),
-        Ok(Err(error)) if error.may_pass() => Ok(None),
-        Ok(Err(error)) => Err(error.into()),
+    match read.await {
+        Ok(value) => Ok(Some(value)),
+        Err(ReadError::NotFound { .. }) => Ok(None),
+        Err(error) if error.may_pass() => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
