@@ -3,7 +3,11 @@
 mod cli;
 mod envelope;
 mod functions;
+mod invocation;
 mod masstransit;
 mod messaging;
 mod resource_manager;
+mod settings;
 mod store;
+mod stored_documents;
+mod tidy;
