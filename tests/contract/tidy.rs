@@ -29,7 +29,7 @@ impl Source {
     }
 
     fn is_test(&self) -> bool {
-        self.path.starts_with("tests/") || self.path.ends_with("/tests.rs") || self.path.contains("/tests/")
+        self.path.starts_with("tests/") || self.path.ends_with("tests.rs") || self.path.contains("/tests/")
     }
 }
 
@@ -48,7 +48,7 @@ fn sources(folders: &[&str]) -> Vec<Source> {
             }
         }
     }
-    assert!(found.len() > 20, "the sources are not where they are looked for");
+    assert!(found.len() > 5, "the sources are not where they are looked for");
     found.sort_by(|a, b| a.path.cmp(&b.path));
     found
 }
@@ -76,14 +76,17 @@ fn services_know_neither_azure_nor_this_machine_nor_http() {
 #[test]
 fn only_the_ledger_commits() {
     let allowed = ["handlers/ledger.rs"];
-    let parts = [".store.commit(", "store\n            .commit(", ".store\n"];
     let mut problems = Vec::new();
     for source in sources(&["handlers"]) {
         let below_the_port = source.path.starts_with("handlers/local/") || source.path.starts_with("handlers/azure/");
         if allowed.contains(&source.path.as_str()) || below_the_port || source.is_test() {
             continue;
         }
-        problems.extend(lines_with(&source, source.product(), &parts[..1]).collect::<Vec<_>>());
+        // A call may be broken over lines.
+        let joined: String = source.product().split_whitespace().collect();
+        if joined.contains("store.commit(") {
+            problems.push(format!("{}: commits to the store; go through the ledger", source.path));
+        }
         let holds_a_store = source.product().contains("dyn Store") && source.path != "handlers/bin/handler.rs";
         if holds_a_store && source.path != "handlers/ports/store.rs" {
             problems.push(format!("{}: holds a store; go through the ledger", source.path));
@@ -120,7 +123,8 @@ fn every_file_says_what_it_is_for() {
     let mut problems = Vec::new();
     for source in sources(&["handlers", "tests"]) {
         let doc = source.text.lines().next().unwrap_or_default();
-        if !doc.starts_with("//! ") || doc.len() < 12 {
+        let beside_its_code = source.path.starts_with("handlers/") && source.is_test();
+        if !beside_its_code && (!doc.starts_with("//! ") || doc.len() < 12) {
             problems.push(format!("{}: begins with no sentence about itself", source.path));
         }
     }

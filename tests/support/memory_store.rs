@@ -16,6 +16,7 @@ use runtime_platform::ports::{
         Store, StoreFault, Stored, Write,
     },
 };
+use tokio::task::yield_now;
 
 use super::fixed_clock::FixedClock;
 
@@ -26,7 +27,7 @@ pub struct MemoryStore {
     state: Arc<Mutex<State>>,
 }
 
-type Documents = BTreeMap<(Partition, String), Kept>;
+type Documents = BTreeMap<(Partition, String), Arc<Kept>>;
 
 #[derive(Default)]
 struct State {
@@ -35,7 +36,6 @@ struct State {
     writes: u64,
 }
 
-#[derive(Clone)]
 struct Kept {
     document: Document,
     etag: Etag,
@@ -60,6 +60,13 @@ impl MemoryStore {
         let state = self.state();
         let living = state.documents.iter().filter(|(_, kept)| kept.lives(now));
         living.map(|((partition, _), kept)| stored(partition, kept)).collect()
+    }
+
+    /// When the first document of these kinds is due.
+    pub fn due_first(&self, kinds: &[&str]) -> Option<Timestamp> {
+        let state = self.state();
+        let of_kind = state.documents.values().filter(|kept| kinds.contains(&kept.document.kind.as_str()));
+        of_kind.filter_map(|kept| kept.document.due).min()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -142,7 +149,7 @@ fn apply(documents: &mut Documents, partition: &Partition, write: Write, now: Ti
     }
     match write {
         Write::Create(document) | Write::Replace(document, _) | Write::Upsert(document) => {
-            documents.insert(place, Kept { document, etag: etag.clone(), written_at: now });
+            documents.insert(place, Arc::new(Kept { document, etag: etag.clone(), written_at: now }));
             Ok(etag)
         }
         Write::Delete(..) => {
@@ -155,6 +162,8 @@ fn apply(documents: &mut Documents, partition: &Partition, write: Write, now: Ti
 #[async_trait]
 impl Store for MemoryStore {
     async fn read(&self, key: &Key) -> Result<Option<Stored>, StoreFault> {
+        // Whoever runs at the same time may come in between, as with a real store.
+        yield_now().await;
         let now = self.clock.now();
         let state = self.state();
         let kept = state.documents.get(&(key.partition.clone(), key.id.clone()));
@@ -163,6 +172,7 @@ impl Store for MemoryStore {
 
     async fn commit(&self, partition: &Partition, writes: Vec<Write>) -> Result<Vec<Etag>, StoreFault> {
         limits(&writes)?;
+        yield_now().await;
         let now = self.clock.now();
         let mut state = self.state();
         let mut documents = state.documents.clone();

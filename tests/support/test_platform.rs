@@ -52,6 +52,16 @@ const SWEEP_AGE: SignedDuration = SignedDuration::from_secs(5);
 /// How long the host takes to start the handler anew.
 const RESTART: Duration = Duration::from_secs(1);
 
+/// How often each message is delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deliveries {
+    Once,
+    /// Once more after it was handled.
+    Twice,
+    /// To two processes at the same time.
+    TwoAtOnce,
+}
+
 /// A platform under test.
 pub struct TestPlatform {
     pub clock: FixedClock,
@@ -74,6 +84,8 @@ pub struct TestPlatform {
     happenings: usize,
     /// Times that the process died.
     pub deaths: usize,
+    /// How often each message is delivered.
+    pub deliveries: Deliveries,
     /// False where a test leaves things lying about on purpose.
     pub tidy: bool,
 }
@@ -135,6 +147,7 @@ impl TestPlatform {
             told: (0, 0),
             happenings: 0,
             deaths: 0,
+            deliveries: Deliveries::Once,
             tidy: true,
         }
     }
@@ -191,11 +204,7 @@ impl TestPlatform {
     /// to do.
     fn next(&self) -> Option<(Timestamp, Option<&'static str>)> {
         let message = self.broker.next_at().map(|at| (at, None));
-        let documents = self.memory.as_ref().map(MemoryStore::dump).unwrap_or_default();
-        let due = |kinds: &[&str]| {
-            let dues = documents.iter().filter(|stored| kinds.contains(&stored.document.kind.as_str()));
-            dues.filter_map(|stored| stored.document.due).min()
-        };
+        let due = |kinds: &[&str]| self.memory.as_ref().and_then(|memory| memory.due_first(kinds));
         let outbox = due(&[EVENT, MESSAGE]).map(|at| (self.tick(at + SWEEP_AGE, 10), Some("OutboxRelay")));
         let operation = due(&[Operation::KIND]).map(|at| (self.tick(at, 60), Some("ResumeOperations")));
         [message, outbox, operation].into_iter().flatten().min_by_key(|(at, _)| *at)
@@ -204,6 +213,7 @@ impl TestPlatform {
     /// When a timer that fires every so many seconds fires next, not before `at`.
     fn tick(&self, at: Timestamp, every_seconds: i64) -> Timestamp {
         let now = self.clock.now().as_second();
+        // Whole seconds: the timer fires behind a fraction, not before it.
         let at = at.as_second().max(now) + 1;
         Timestamp::from_second((at + every_seconds - 1).div_euclid(every_seconds) * every_seconds).unwrap()
     }
@@ -218,8 +228,21 @@ impl TestPlatform {
         let queue = Trigger::Queue(held.message.entity.clone());
         let function = self.functions.iter().find(|function| function.trigger == queue).expect("every queue is read");
         let Run::Message(run) = function.run else { panic!("{} takes no messages", function.name) };
-        let outcome = self.in_process(run(self.platform.clone(), held.delivered())).await;
-        match outcome {
+        if self.deliveries == Deliveries::Twice && held.deliveries == 0 {
+            self.broker.repeat(&held);
+        }
+        let work = || run(self.platform.clone(), held.delivered());
+        let (first, second) = (work(), (self.deliveries == Deliveries::TwoAtOnce).then(work));
+        let both = async move {
+            match second {
+                Some(second) => {
+                    let (first, second) = tokio::join!(first, second);
+                    first.and(second)
+                }
+                None => first.await,
+            }
+        };
+        match self.in_process(both).await {
             Some(Ok(())) => {}
             Some(Err(_)) => self.broker.put_back(held, self.clock.now()),
             None => self.broker.put_back(held, self.clock.now() + RESTART),
