@@ -42,7 +42,8 @@ fn main() {
             let fsyncs = fsyncs_per_second(directory.path());
             let file = directory.path().join("bus.sqlite");
             let rates = runtime.block_on(async {
-                let bus = ServiceBus::open(&file, topology.clone(), Arc::new(SystemClock)).expect("a new file opens");
+                let bus = ServiceBus::open(&file, topology.clone(), Arc::new(SystemClock))
+                    .expect("a new file opens");
                 run(&bus, subscriptions, senders).await
             });
             println!(
@@ -89,8 +90,18 @@ fn five_subscriptions() -> Topology {
 }
 
 fn fan_out() -> Topology {
-    let rules = || vec![rule("a", "RuntimeCommandFailed"), rule("b", "RuntimeCommandCompleted"), rule("$Default", "SecretRotated")];
-    topology((0..6).map(|index| json!({ "name": format!("s{index}"), "timeToLive": "P7D", "rules": rules() })).collect())
+    let rules = || {
+        vec![
+            rule("a", "RuntimeCommandFailed"),
+            rule("b", "RuntimeCommandCompleted"),
+            rule("$Default", "SecretRotated"),
+        ]
+    };
+    topology(
+        (0..6)
+            .map(|index| json!({ "name": format!("s{index}"), "timeToLive": "P7D", "rules": rules() }))
+            .collect(),
+    )
 }
 
 struct Rates {
@@ -120,9 +131,11 @@ async fn run(bus: &ServiceBus, subscriptions: &[&'static str], senders: usize) -
             let (bus, completed, expected) = (bus.clone(), completed.clone(), expected.clone());
             tokio::spawn(async move {
                 while completed.load(Ordering::Relaxed) < expected.load(Ordering::Relaxed) {
-                    let received = bus.receive(subscription, RECEIVED_AT_ONCE, PATIENCE).await.expect("a receive works");
+                    let received =
+                        bus.receive(subscription, RECEIVED_AT_ONCE, PATIENCE).await.expect("a receive works");
                     let count = received.len() as u64;
-                    let settled = received.into_iter().map(|received| bus.complete(subscription, received.lock_token));
+                    let settled =
+                        received.into_iter().map(|received| bus.complete(subscription, received.lock_token));
                     try_join_all(settled).await.expect("a lock holds");
                     completed.fetch_add(count, Ordering::Relaxed);
                 }

@@ -26,28 +26,70 @@ const COMMAND_QUEUES: [&str; 9] = [
     "apply-scaling-policy",
     "remediate-drift",
 ];
-const INTERNAL_QUEUES: [&str; 4] = ["continue-operation", "sweep", "redeliveries", "decommission-environment"];
+const INTERNAL_QUEUES: [&str; 4] =
+    ["continue-operation", "sweep", "redeliveries", "decommission-environment"];
 
 /// Topic, subscriber, whether it is ours, and the events that it asks for.
 const SUBSCRIPTIONS: [(&str, &str, bool, &[&str]); 23] = [
-    ("runtime.environment", "control-plane", false, &["RuntimeEnvironmentProvisioned", "RuntimeTenantBound", "RuntimeCommandFailed", "RuntimeCommandCompleted"]),
+    (
+        "runtime.environment",
+        "control-plane",
+        false,
+        &[
+            "RuntimeEnvironmentProvisioned",
+            "RuntimeTenantBound",
+            "RuntimeCommandFailed",
+            "RuntimeCommandCompleted",
+        ],
+    ),
     ("runtime.environment", "governance", false, &["RuntimeEnvironmentProvisioned", "RuntimeTenantBound"]),
-    ("runtime.environment", "service-catalog-runtime-service", true, &["RuntimeEnvironmentProvisioned", "RuntimeTenantBound"]),
-    ("runtime.deployment", "control-plane", false, &["RuntimeDeploymentCompleted", "RuntimeDeploymentRequested", "RuntimeDeploymentRolledBack", "RuntimeCommandFailed", "RuntimeCommandCompleted"]),
+    (
+        "runtime.environment",
+        "service-catalog-runtime-service",
+        true,
+        &["RuntimeEnvironmentProvisioned", "RuntimeTenantBound"],
+    ),
+    (
+        "runtime.deployment",
+        "control-plane",
+        false,
+        &[
+            "RuntimeDeploymentCompleted",
+            "RuntimeDeploymentRequested",
+            "RuntimeDeploymentRolledBack",
+            "RuntimeCommandFailed",
+            "RuntimeCommandCompleted",
+        ],
+    ),
     ("runtime.deployment", "observability", false, &["RuntimeDeploymentCompleted"]),
     ("runtime.deployment", "knowledge-platform", false, &["RuntimeDeploymentCompleted"]),
     ("runtime.deployment", "runtime-inventory-worker", true, &["RuntimeDeploymentCompleted"]),
     ("runtime.deployment", "drift-detection-worker", true, &["RuntimeDeploymentCompleted"]),
-    ("runtime.configuration", "control-plane", false, &["ConfigurationPublished", "RuntimeCommandFailed", "RuntimeCommandCompleted"]),
+    (
+        "runtime.configuration",
+        "control-plane",
+        false,
+        &["ConfigurationPublished", "RuntimeCommandFailed", "RuntimeCommandCompleted"],
+    ),
     ("runtime.configuration", "observability", false, &["ConfigurationSynced"]),
     ("runtime.configuration", "deployment-service", true, &["ConfigurationSynced"]),
-    ("runtime.secrets", "control-plane", false, &["SecretBound", "SecretRotated", "RuntimeCommandFailed", "RuntimeCommandCompleted"]),
+    (
+        "runtime.secrets",
+        "control-plane",
+        false,
+        &["SecretBound", "SecretRotated", "RuntimeCommandFailed", "RuntimeCommandCompleted"],
+    ),
     ("runtime.secrets", "governance", false, &["SecretRotated"]),
     ("runtime.secrets", "deployment-service", true, &["SecretRotated"]),
     ("runtime.health", "observability", false, &["HealthCheckCompleted"]),
     ("runtime.health", "scaling-policy-worker", true, &["HealthCheckCompleted"]),
     ("runtime.health", "drift-detection-worker", true, &["HealthCheckCompleted"]),
-    ("runtime.scaling", "control-plane", false, &["ScalingPolicyApplied", "RuntimeCommandFailed", "RuntimeCommandCompleted"]),
+    (
+        "runtime.scaling",
+        "control-plane",
+        false,
+        &["ScalingPolicyApplied", "RuntimeCommandFailed", "RuntimeCommandCompleted"],
+    ),
     ("runtime.scaling", "observability", false, &["ScalingPolicyApplied"]),
     ("runtime.scaling", "runtime-inventory-worker", true, &["ScalingPolicyApplied"]),
     ("runtime.drift", "observability", false, &["RuntimeDriftDetected"]),
@@ -82,9 +124,10 @@ fn queues_hold_their_messages_as_agreed() {
         .map(|(name, holding, window)| (name.to_owned(), (holding, window)))
         .collect();
     let declared = topology();
-    let declared = declared.queues().iter().map(|queue| {
-        (queue.name.clone(), (queue.holding.clone(), queue.duplicate_detection_window))
-    });
+    let declared = declared
+        .queues()
+        .iter()
+        .map(|queue| (queue.name.clone(), (queue.holding.clone(), queue.duplicate_detection_window)));
     assert_eq!(declared.collect::<BTreeMap<_, _>>(), expected);
 }
 
@@ -96,17 +139,21 @@ fn subscribers_ask_for_the_events_of_the_events_page() {
         assert_eq!(topic.duplicate_detection_window, Some(DAY), "{}", topic.name);
         for subscription in &topic.subscriptions {
             let is_ours = subscription.holding.dead_lettering_on_expiration;
-            let expected = if is_ours { holding(Some(14), true, true) } else { holding(Some(7), false, false) };
+            let expected =
+                if is_ours { holding(Some(14), true, true) } else { holding(Some(7), false, false) };
             assert_eq!(subscription.holding, expected, "{}/{}", topic.name, subscription.name);
             let events: Vec<&str> = subscription.rules.iter().map(|rule| event_type(&rule.filter)).collect();
             let names: Vec<&str> = subscription.rules.iter().map(|rule| rule.name.as_str()).collect();
-            assert_eq!((names[0], &names[1..]), ("$Default", &events[1..]), "rules are named after their events");
+            assert_eq!(
+                (names[0], &names[1..]),
+                ("$Default", &events[1..]),
+                "rules are named after their events"
+            );
             declared.push((topic.name.clone(), subscription.name.clone(), is_ours, events.join(" ")));
         }
     }
-    let expected = SUBSCRIPTIONS.map(|(topic, name, is_ours, events)| {
-        (topic.to_owned(), name.to_owned(), is_ours, events.join(" "))
-    });
+    let expected = SUBSCRIPTIONS
+        .map(|(topic, name, is_ours, events)| (topic.to_owned(), name.to_owned(), is_ours, events.join(" ")));
     assert_eq!(declared.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from(expected));
 }
 
@@ -120,7 +167,8 @@ fn event_type(filter: &Filter) -> &str {
 #[tokio::test]
 async fn workers_hear_of_transitions_only() {
     let directory = tempfile::tempdir().unwrap();
-    let bus = ServiceBus::open(&directory.path().join("bus.sqlite"), topology(), Arc::new(SystemClock)).unwrap();
+    let bus =
+        ServiceBus::open(&directory.path().join("bus.sqlite"), topology(), Arc::new(SystemClock)).unwrap();
     let health = |change: &str| Message {
         message_id: change.to_owned(),
         properties: BTreeMap::from([
@@ -131,7 +179,10 @@ async fn workers_hear_of_transitions_only() {
     };
     bus.send("runtime.health", vec![health("transition"), health("heartbeat")]).await.unwrap();
     let counts = bus.counts().await.unwrap();
-    let heard = counts.into_iter().filter(|(_, counts)| *counts != (0, 0, 0)).map(|(path, (active, ..))| (path, active));
+    let heard = counts
+        .into_iter()
+        .filter(|(_, counts)| *counts != (0, 0, 0))
+        .map(|(path, (active, ..))| (path, active));
     let expected = [
         ("runtime.health/Subscriptions/drift-detection-worker".to_owned(), 1),
         ("runtime.health/Subscriptions/observability".to_owned(), 2),
@@ -145,7 +196,8 @@ async fn a_tenant_can_be_given_a_subscription() {
     let events = ["SecretRotated"];
     let topology = topology().with_tenant_subscription("runtime.secrets", "audit", "acme", &events).unwrap();
     let directory = tempfile::tempdir().unwrap();
-    let bus = ServiceBus::open(&directory.path().join("bus.sqlite"), topology, Arc::new(SystemClock)).unwrap();
+    let bus =
+        ServiceBus::open(&directory.path().join("bus.sqlite"), topology, Arc::new(SystemClock)).unwrap();
     for tenant in ["acme", "other"] {
         let message = Message {
             message_id: tenant.to_owned(),

@@ -3,6 +3,7 @@
 mod cli;
 mod envelope;
 mod functions;
+mod host;
 mod invocation;
 mod masstransit;
 mod messaging;

@@ -76,22 +76,22 @@ impl Invoker {
         let result = match self.attempt(function, invocation, body).await {
             Ok(mut reply) => {
                 for line in std::mem::take(&mut reply.logs) {
-                    self.events.tell("INFO", format!("{function} ({invocation}): {line}")).await;
+                    self.events.tell("INFO", format!("{function} ({invocation}): {line}"));
                 }
                 outcome(reply).map_err(InvocationFault::Reply)
             }
             Err(fault) => Err(fault),
         };
         if let Err(fault) = &result {
-            self.failed(function, invocation, fault.to_string()).await;
+            self.failed(function, invocation, fault.to_string());
         }
         result
     }
 
     /// Tells of an invocation that failed.
-    pub async fn failed(&self, function: &str, invocation: Uuid, reason: String) {
+    pub fn failed(&self, function: &str, invocation: Uuid, reason: String) {
         let (function, invocation_id) = (function.to_owned(), invocation.to_string());
-        self.events.send(HostEvent::InvocationFailed { function, invocation_id, reason }).await;
+        self.events.post(HostEvent::InvocationFailed { function, invocation_id, reason });
     }
 
     /// Waits until the handler is ready, or is known not to become so.

@@ -113,7 +113,7 @@ impl<S: MessageSource> MessageLoop<S> {
                     }
                 }
                 Some(Err(refusal)) => {
-                    let pause = this.tell_trouble(&mut trouble, &refusal).await;
+                    let pause = this.tell_trouble(&mut trouble, &refusal);
                     tokio::select! {
                         _ = stopping.wait_for(|stopping| *stopping) => break,
                         () = sleep(pause) => {}
@@ -157,7 +157,7 @@ impl<S: MessageSource> MessageLoop<S> {
             let text = format!(
                 "{function}: message {id} could not be {what}, so it will be delivered again: {refusal}"
             );
-            self.events.tell("WARN", text).await;
+            self.events.tell("WARN", text);
         }
     }
 
@@ -177,12 +177,10 @@ impl<S: MessageSource> MessageLoop<S> {
                 Ok(renewed) => until = renewed,
                 Err(refusal) => {
                     let (function, id) = (&self.function, &received.message.message_id);
-                    self.events
-                        .tell(
-                            "WARN",
-                            format!("{function}: the lock of message {id} could not be renewed: {refusal}"),
-                        )
-                        .await;
+                    self.events.tell(
+                        "WARN",
+                        format!("{function}: the lock of message {id} could not be renewed: {refusal}"),
+                    );
                     break;
                 }
             }
@@ -191,11 +189,11 @@ impl<S: MessageSource> MessageLoop<S> {
     }
 
     /// Tells of a trouble once, and answers how long to pause.
-    async fn tell_trouble(&self, trouble: &mut Trouble, refusal: &BusRefusal) -> Duration {
+    fn tell_trouble(&self, trouble: &mut Trouble, refusal: &BusRefusal) -> Duration {
         let text = refusal.to_string();
         if trouble.last.as_ref() != Some(&text) {
             let place = format!("{}: messages of `{}` cannot be received", self.function, self.path);
-            self.events.tell("ERROR", format!("{place}, which is tried again: {text}")).await;
+            self.events.tell("ERROR", format!("{place}, which is tried again: {text}"));
             trouble.last = Some(text);
         }
         trouble.pause = (trouble.pause * 2).clamp(TROUBLE_PAUSE_MIN, TROUBLE_PAUSE_MAX);

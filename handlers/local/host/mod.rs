@@ -31,9 +31,6 @@ mod supervisor;
 mod timers;
 mod wire;
 
-#[cfg(test)]
-mod tests;
-
 pub use app::Problem;
 pub use events::{HostEvent, Stream};
 pub use keys::FunctionKey;
@@ -71,7 +68,8 @@ pub struct HostOptions {
     pub keys: Vec<FunctionKey>,
     /// Where the timers' status is kept.
     pub state: PathBuf,
-    /// Where events go. They must be read, or the host waits.
+    /// Where events go. They must be read: where the channel is full, the handler's output and its
+    /// restarts wait, and other events are lost, with their number told later.
     pub events: mpsc::Sender<HostEvent>,
     pub clock: Arc<dyn Clock>,
 }
@@ -130,7 +128,7 @@ impl Host {
             path: parts.state.clone(),
             source: io::Error::other(error),
         })??;
-        let events = Events(parts.events.clone());
+        let events = Events::new(parts.events.clone());
         let client = process::client();
         let launch = Launch {
             program: app.config.program.clone(),
@@ -160,7 +158,7 @@ impl Host {
         let mut http = Vec::new();
         for function in &app.functions {
             match &function.trigger {
-                _ if function.disabled => triggers.tell_disabled(function).await,
+                _ if function.disabled => triggers.tell_disabled(function),
                 Trigger::Messages(trigger) => triggers.messages(function, trigger),
                 Trigger::Timer(trigger) => triggers.timer(function, trigger),
                 Trigger::Http(trigger) => http.push((function.name.clone(), trigger.clone())),
@@ -209,11 +207,9 @@ struct Triggers<'a, S> {
 }
 
 impl<S: MessageSource> Triggers<'_, S> {
-    async fn tell_disabled(&self, function: &Function) {
+    fn tell_disabled(&self, function: &Function) {
         let name = &function.name;
-        self.events
-            .tell("INFO", format!("{name} is disabled by the setting AzureWebJobs.{name}.Disabled"))
-            .await;
+        self.events.tell("INFO", format!("{name} is disabled by the setting AzureWebJobs.{name}.Disabled"));
     }
 
     fn messages(&mut self, function: &Function, trigger: &MessageTrigger) {
@@ -274,7 +270,7 @@ impl MessageInvoker {
         match payloads::message(&self.function, &self.trigger, received, &self.client, occasion) {
             Ok(body) => self.invoker.invoke(&self.function, body, |_| Ok(())).await.is_ok(),
             Err(problem) => {
-                self.invoker.failed(&self.function, occasion.random, problem.to_owned()).await;
+                self.invoker.failed(&self.function, occasion.random, problem.to_owned());
                 false
             }
         }

@@ -237,7 +237,7 @@ mod tests {
         let (sender, mut receiver) = mpsc::channel(16);
         let long = "x".repeat(LINE_BYTES_MAX + 1);
         let text = format!("one\r\n\n{long}\nlast");
-        pass_on(text.as_bytes(), Stream::Err, Events(sender)).await;
+        pass_on(text.as_bytes(), Stream::Err, Events::new(sender)).await;
         let mut lines = Vec::new();
         while let Some(HostEvent::HandlerLine { stream: Stream::Err, line }) = receiver.recv().await {
             lines.push(line);

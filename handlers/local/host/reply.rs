@@ -112,7 +112,11 @@ pub(super) fn http_reply(reply: Reply, binding: Option<&str>) -> Result<HttpRepl
     let Reply { mut outputs, return_value, .. } = reply;
     let output = match (binding, return_value) {
         (None, _) => {
-            return Ok(HttpReply { status: StatusCode::NO_CONTENT, headers: Vec::new(), body: String::new() });
+            return Ok(HttpReply {
+                status: StatusCode::NO_CONTENT,
+                headers: Vec::new(),
+                body: String::new(),
+            });
         }
         (Some("$return"), value) => Some(value).filter(|value| !value.is_null()),
         // Without a `$return`, an object's members count as outputs.

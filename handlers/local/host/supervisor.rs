@@ -197,8 +197,8 @@ impl Runner {
                     Ok(()) => {
                         is_ready = true;
                         let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-                        self.events.send(HostEvent::Ready { milliseconds }).await;
                         self.state.send_replace(State::Ready { port, run });
+                        self.events.send(HostEvent::Ready { milliseconds }).await;
                     }
                     Err(_) => return End::NotReady(process.kill().await),
                 },
@@ -249,7 +249,7 @@ impl Runner {
                 let problem = format!(
                     "the handler did not answer GET / on FUNCTIONS_CUSTOMHANDLER_PORT within {seconds} seconds (initializationTimeout)"
                 );
-                self.events.tell("ERROR", problem.clone()).await;
+                self.events.tell("ERROR", problem.clone());
                 self.tell_exit(pid, how, again).await;
                 self.again_or_give_up(again, self.too_many(&problem)).await
             }
@@ -257,7 +257,7 @@ impl Runner {
                 let again = self.errors.may_restart_after(self.clock.now());
                 let problem =
                     format!("`{}` could not be started: {error}", self.launch.program.executable.display());
-                self.events.tell("ERROR", problem.clone()).await;
+                self.events.tell("ERROR", problem.clone());
                 self.again_or_give_up(again, self.too_many(&problem)).await
             }
             End::GiveUp(how, reason) => {
@@ -296,7 +296,7 @@ impl Runner {
     async fn finished(&mut self) {
         self.state.send_replace(State::Finished);
         let text = "the handler exited with code 0: Azure's host neither restarts it nor says so, and from now on every invocation fails; a handler must never exit with 0, use 200 to ask for a restart";
-        self.events.tell("ERROR", text).await;
+        self.events.tell("ERROR", text);
         while let Some(order) = self.orders.recv().await {
             match order {
                 Order::Restart { .. } | Order::GiveUp { .. } => {}

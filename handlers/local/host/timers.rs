@@ -88,8 +88,8 @@ impl TimerLoop {
         // A failure has been told; the next occurrence comes all the same.
         let _ = self.invoker.invoke(&self.function, body, |_| Ok(())).await;
         let status = status?;
-        // A clock that runs ahead of itself must not make the same occurrence come twice.
-        let last = if past_due || now >= status.next { now } else { now.max(status.last.unwrap_or(now)) };
+        // A clock that was set back must not make occurrences come twice.
+        let last = status.last.map_or(now, |last| now.max(last));
         let kept =
             ScheduleStatus { last: Some(last), next: self.trigger.schedule.next(last)?, updated: last };
         self.keep(kept).await;
@@ -103,7 +103,7 @@ impl TimerLoop {
                 self.function,
                 self.status.0.display()
             );
-            self.events.tell("ERROR", text).await;
+            self.events.tell("ERROR", text);
         }
     }
 

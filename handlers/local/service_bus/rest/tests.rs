@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
-use crate::{local::service_bus::{Message, Topology}, ports::clock::Clock};
+use crate::{
+    local::service_bus::{Message, Topology},
+    ports::clock::Clock,
+};
 
 struct Hands(Mutex<Timestamp>);
 
@@ -167,19 +170,30 @@ async fn a_batch_is_several_messages_and_custom_headers_are_not_theirs() {
         ..Message::default()
     };
     assert_eq!(place.stored("q").await, first);
-    assert_eq!(place.stored("q").await, Message { message_id: "2".into(), body: b"two".to_vec(), ..Message::default() });
+    assert_eq!(
+        place.stored("q").await,
+        Message { message_id: "2".into(), body: b"two".to_vec(), ..Message::default() }
+    );
 }
 
 #[tokio::test]
 async fn peek_lock_renew_abandon_and_complete_go_by_the_location() {
     let place = Place::new();
-    let headers = [("content-type", "text/plain"), ("cs-attempt", "1"), ("brokerproperties", r#"{"MessageId":"m","Label":"é"}"#)];
+    let headers = [
+        ("content-type", "text/plain"),
+        ("cs-attempt", "1"),
+        ("brokerproperties", r#"{"MessageId":"m","Label":"é"}"#),
+    ];
     assert_eq!(place.send("t", &headers, "hello").await.status, 201);
     let entity = "/t/subscriptions/S";
 
-    let peeked = place.ask("POST", &format!("{entity}/messages/head?api-version=2015-01&timeout=0"), &[], "").await;
+    let peeked =
+        place.ask("POST", &format!("{entity}/messages/head?api-version=2015-01&timeout=0"), &[], "").await;
     assert_eq!((peeked.status, peeked.body.as_ref()), (201, b"hello".as_slice()));
-    assert_eq!((&peeked.headers["content-type"], &peeked.headers["cs-attempt"]), (&"text/plain".parse().unwrap(), &"1".parse().unwrap()));
+    assert_eq!(
+        (&peeked.headers["content-type"], &peeked.headers["cs-attempt"]),
+        (&"text/plain".parse().unwrap(), &"1".parse().unwrap())
+    );
     let properties = peeked.broker_properties();
     let lock = properties["LockToken"].as_str().unwrap();
     let expected = json!({
@@ -205,9 +219,11 @@ async fn peek_lock_renew_abandon_and_complete_go_by_the_location() {
     assert_eq!(place.ask("PUT", locked, &[], "").await.status, 200);
     let again = place.ask("POST", &head, &[], "").await;
     assert_eq!(again.broker_properties()["DeliveryCount"], 2);
-    let lost = (410, "The lock supplied is invalid: it has expired, or the message was settled already.".to_owned());
+    let lost =
+        (410, "The lock supplied is invalid: it has expired, or the message was settled already.".to_owned());
     assert_eq!(place.ask("DELETE", locked, &[], "").await.error(), lost);
-    let locked = again.headers["location"].to_str().unwrap().strip_prefix("https://bus.localhost:7000").unwrap();
+    let locked =
+        again.headers["location"].to_str().unwrap().strip_prefix("https://bus.localhost:7000").unwrap();
     assert_eq!(place.ask("DELETE", locked, &[], "").await.status, 200);
     assert_eq!(place.ask("DELETE", locked, &[], "").await.error(), lost);
 }
@@ -236,14 +252,34 @@ async fn who_has_no_right_is_told_why() {
     };
     let tokens = Tokens::new([7; 32], "header".into());
     let vault = format!("Bearer {}", tokens.issue("https://vault.azure.net", now.as_second()));
-    let stranger = sign("https://bus.localhost/", &SasKey { key: "other".into(), ..key() }, now + Duration::from_secs(60));
+    let stranger = sign(
+        "https://bus.localhost/",
+        &SasKey { key: "other".into(), ..key() },
+        now + Duration::from_secs(60),
+    );
     let table = [
         (signed("https://bus.localhost/q", 60), 201, ""),
-        (signed("https://bus.localhost/", -1), 401, "Not authorized: the shared access signature has expired."),
-        (signed("https://bus.localhost/t", 60), 401, "Not authorized: the shared access signature is for 'https://bus.localhost/t', not for what was asked."),
+        (
+            signed("https://bus.localhost/", -1),
+            401,
+            "Not authorized: the shared access signature has expired.",
+        ),
+        (
+            signed("https://bus.localhost/t", 60),
+            401,
+            "Not authorized: the shared access signature is for 'https://bus.localhost/t', not for what was asked.",
+        ),
         (stranger, 401, "Not authorized: the signature does not match its key, resource and expiry."),
-        (vault, 401, "Not authorized: the token is for `https://vault.azure.net`, this service takes tokens for `https://servicebus.azure.net`."),
-        ("Basic x".to_owned(), 401, "Not authorized: the request needs an Authorization header, with a bearer token or a shared access signature."),
+        (
+            vault,
+            401,
+            "Not authorized: the token is for `https://vault.azure.net`, this service takes tokens for `https://servicebus.azure.net`.",
+        ),
+        (
+            "Basic x".to_owned(),
+            401,
+            "Not authorized: the request needs an Authorization header, with a bearer token or a shared access signature.",
+        ),
     ];
     for (authorization, status, detail) in table {
         let answer = place.send("q", &[("authorization", &authorization)], "x").await;
@@ -261,10 +297,19 @@ async fn a_bad_request_is_answered_with_a_sentence() {
     let broker = |value: &str| vec![("brokerproperties".to_owned(), value.to_owned())];
     let table = [
         (broker("["), "The header BrokerProperties must be a JSON object."),
-        (broker(r#"{"messageId":"m"}"#), "In the header BrokerProperties, messageId is not known: names are written as in MessageId."),
+        (
+            broker(r#"{"messageId":"m"}"#),
+            "In the header BrokerProperties, messageId is not known: names are written as in MessageId.",
+        ),
         (broker(r#"{"MessageId":5}"#), "In the header BrokerProperties, MessageId must be a text."),
-        (broker(r#"{"TimeToLive":"PT1M"}"#), "In the header BrokerProperties, TimeToLive must be a number of seconds above 0."),
-        (broker(r#"{"ScheduledEnqueueTimeUtc":"soon"}"#), "In the header BrokerProperties, ScheduledEnqueueTimeUtc must be a time such as Sun, 06 Nov 1994 08:49:37 GMT."),
+        (
+            broker(r#"{"TimeToLive":"PT1M"}"#),
+            "In the header BrokerProperties, TimeToLive must be a number of seconds above 0.",
+        ),
+        (
+            broker(r#"{"ScheduledEnqueueTimeUtc":"soon"}"#),
+            "In the header BrokerProperties, ScheduledEnqueueTimeUtc must be a time such as Sun, 06 Nov 1994 08:49:37 GMT.",
+        ),
         (vec![("cs-x".to_owned(), "unquoted".to_owned())], property),
         (vec![("cs-x".to_owned(), "[1]".to_owned())], property),
     ];
@@ -274,24 +319,52 @@ async fn a_bad_request_is_answered_with_a_sentence() {
     }
     let batches = [
         ("{}", "The batch must be a JSON list of objects (line 1, column 0)."),
-        (r#"[{"Body":"x"},{"body":"x"}]"#, "Message 1: 'body' is not known: there are Body, BrokerProperties and UserProperties."),
+        (
+            r#"[{"Body":"x"},{"body":"x"}]"#,
+            "Message 1: 'body' is not known: there are Body, BrokerProperties and UserProperties.",
+        ),
         (r#"[{"BrokerProperties":{}}]"#, "Message 0: Body must be a text."),
-        (r#"[{"Body":"x","UserProperties":{"p":[]}}]"#, "The property 'p' is no text, number or boolean: make it one, or leave it out."),
+        (
+            r#"[{"Body":"x","UserProperties":{"p":[]}}]"#,
+            "The property 'p' is no text, number or boolean: make it one, or leave it out.",
+        ),
     ];
     for (batch, problem) in batches {
-        assert_eq!(place.send("q", &[("content-type", properties::BATCH)], batch).await.error(), (400, problem.to_owned()));
+        assert_eq!(
+            place.send("q", &[("content-type", properties::BATCH)], batch).await.error(),
+            (400, problem.to_owned())
+        );
     }
     let table = [
         ("POST", "/nowhere/messages", 404, "The messaging entity 'nowhere' could not be found."),
         ("POST", "/q", 404, "There is nothing at '/q': write '/entity/messages' or '/entity/messages/head'."),
         ("GET", "/q/messages", 405, "GET means nothing at '/q/messages'."),
-        ("POST", "/t/messages/head", 400, "'t' is a topic: receive from one of its subscriptions, 't/Subscriptions/name'."),
-        ("DELETE", "/q/messages/1/xyz", 400, "'xyz' is no lock token: write the LockToken of the BrokerProperties."),
-        ("POST", "/q/messages/head?timeout=x", 400, "timeout=x is no number of seconds: write e.g. timeout=10."),
+        (
+            "POST",
+            "/t/messages/head",
+            400,
+            "'t' is a topic: receive from one of its subscriptions, 't/Subscriptions/name'.",
+        ),
+        (
+            "DELETE",
+            "/q/messages/1/xyz",
+            400,
+            "'xyz' is no lock token: write the LockToken of the BrokerProperties.",
+        ),
+        (
+            "POST",
+            "/q/messages/head?timeout=x",
+            400,
+            "timeout=x is no number of seconds: write e.g. timeout=10.",
+        ),
         ("POST", "/%3Cq%3E/messages", 404, "The messaging entity '&lt;q&gt;' could not be found."),
     ];
     for (method, path, status, detail) in table {
-        assert_eq!(place.ask(method, path, &[], "x").await.error(), (status, detail.to_owned()), "{method} {path}");
+        assert_eq!(
+            place.ask(method, path, &[], "x").await.error(),
+            (status, detail.to_owned()),
+            "{method} {path}"
+        );
     }
     assert_eq!(place.bus.counts().await.unwrap()["q"], (0, 0, 0));
 }
@@ -303,7 +376,10 @@ async fn a_body_over_the_limit_is_refused_without_reading_it_all() {
     assert_eq!(announced.error(), (403, "The message is 104857600 bytes, 262144 are allowed.".to_owned()));
     let endless = futures::stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from_static(&[b'x'; 4096])));
     let unannounced = place.send("q", &[], Body::from_stream(endless)).await;
-    assert_eq!(unannounced.error(), (403, "The message is larger than the 262144 bytes that are allowed.".to_owned()));
+    assert_eq!(
+        unannounced.error(),
+        (403, "The message is larger than the 262144 bytes that are allowed.".to_owned())
+    );
     let properties_too = place.send("q", &[], vec![b'x'; MESSAGE_BYTES_MAX]).await;
     assert_eq!(properties_too.status, 403);
     let fits = place.send("q", &[], vec![b'x'; MESSAGE_BYTES_MAX - 100]).await;

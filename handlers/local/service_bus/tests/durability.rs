@@ -20,7 +20,11 @@ async fn a_restart_keeps_everything() {
     assert_eq!(place.counts("q").await, (2, 1, 1));
     place.send("q", "free").await;
     let free = place.one("q").await;
-    assert_eq!((free.message.message_id.as_str(), free.sequence_number), ("free", 3), "ids are still remembered");
+    assert_eq!(
+        (free.message.message_id.as_str(), free.sequence_number),
+        ("free", 3),
+        "ids are still remembered"
+    );
     place.bus.complete("q", free.lock_token).await.unwrap();
 
     place.pass(seconds(30));

@@ -117,4 +117,5 @@ pub(super) fn refused<T: std::fmt::Debug>(result: Result<T, BusRefusal>) -> Stri
     result.expect_err("it is refused").to_string()
 }
 
-pub(super) const LOCK_LOST: &str = "The lock supplied is invalid: it has expired, or the message was settled already.";
+pub(super) const LOCK_LOST: &str =
+    "The lock supplied is invalid: it has expired, or the message was settled already.";

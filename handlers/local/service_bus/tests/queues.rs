@@ -113,7 +113,10 @@ async fn what_is_taken_is_gone() {
     place.send("q", "a").await;
     place.send("q", "b").await;
     let taken = place.bus.take("q", 1, NOW).await.unwrap();
-    assert_eq!((taken.len(), taken[0].message.message_id.as_str(), taken[0].lock_token), (1, "a", Uuid::nil()));
+    assert_eq!(
+        (taken.len(), taken[0].message.message_id.as_str(), taken[0].lock_token),
+        (1, "a", Uuid::nil())
+    );
     assert_eq!(place.counts("q").await, (1, 0, 0));
 }
 
@@ -166,13 +169,22 @@ async fn a_send_that_is_refused_leaves_nothing() {
     };
     let table = [
         (message(&id), "MessageId is longer than 128 characters: shorten it."),
-        (Message { session_id: Some(id.clone()), ..message("bad") }, "SessionId is longer than 128 characters: shorten it."),
+        (
+            Message { session_id: Some(id.clone()), ..message("bad") },
+            "SessionId is longer than 128 characters: shorten it.",
+        ),
         (
             Message { session_id: Some("s".into()), partition_key: Some("p".into()), ..message("bad") },
             "PartitionKey and SessionId differ: make them equal, or leave one out.",
         ),
-        (with("p", Value::Null), "The property 'p' is no text, number or boolean: make it one, or leave it out."),
-        (with("p", json!(["x"])), "The property 'p' is no text, number or boolean: make it one, or leave it out."),
+        (
+            with("p", Value::Null),
+            "The property 'p' is no text, number or boolean: make it one, or leave it out.",
+        ),
+        (
+            with("p", json!(["x"])),
+            "The property 'p' is no text, number or boolean: make it one, or leave it out.",
+        ),
     ];
     for (bad, problem) in table {
         assert_eq!(refused(place.bus.send("q", vec![message("good"), bad]).await), problem);
@@ -197,7 +209,10 @@ async fn the_limit_of_a_message_counts_its_properties() {
     let many = vec![Message::default(); MESSAGES_PER_SEND_MAX + 1];
     assert_eq!(refused(place.bus.send("q", many).await), "One send takes 1000 messages, these are 1001.");
     let heavy = Message { subject: Some("x".repeat(70_000)), ..message("m") };
-    assert!(matches!(place.bus.send("q", vec![heavy]).await, Err(BusRefusal::TooLarge { limit: 65_536, .. })));
+    assert!(matches!(
+        place.bus.send("q", vec![heavy]).await,
+        Err(BusRefusal::TooLarge { limit: 65_536, .. })
+    ));
     assert_eq!(place.counts("q").await, (1, 0, 0));
 }
 

@@ -1,9 +1,7 @@
 use super::*;
 
 fn topology() -> Value {
-    let asks = |name: &str, event: &str| {
-        json!({ "name": name, "correlationFilter": { "properties": { "cs-event-type": event } } })
-    };
+    let asks = |name: &str, event: &str| json!({ "name": name, "correlationFilter": { "properties": { "cs-event-type": event } } });
     json!({
         "queues": [],
         "topics": [
@@ -34,7 +32,10 @@ async fn every_subscription_that_asks_gets_one_copy() {
     place.bus.complete(ONLY_B, copy.lock_token).await.unwrap();
     assert_eq!(
         place.bus.counts().await.unwrap(),
-        BTreeMap::from([("t/Subscriptions/both".to_owned(), (2, 0, 0)), ("t/Subscriptions/only-b".to_owned(), (0, 0, 0))])
+        BTreeMap::from([
+            ("t/Subscriptions/both".to_owned(), (2, 0, 0)),
+            ("t/Subscriptions/only-b".to_owned(), (0, 0, 0))
+        ])
     );
 }
 
@@ -62,7 +63,10 @@ async fn a_full_topic_refuses_and_expiry_makes_room() {
     let sized = |id: &str| Message { body: vec![b'x'; 100], ..event(id, "B") };
     place.bus.send("t", vec![sized("1")]).await.unwrap();
     assert_eq!(refused(place.bus.send("t", vec![sized("2")]).await), "The entity 't' is full.");
-    assert_eq!((place.counts("t/Subscriptions/both").await, place.counts("t/Subscriptions/only-b").await), ((1, 0, 0), (1, 0, 0)));
+    assert_eq!(
+        (place.counts("t/Subscriptions/both").await, place.counts("t/Subscriptions/only-b").await),
+        ((1, 0, 0), (1, 0, 0))
+    );
     let lock = place.one(BOTH).await.lock_token;
     place.bus.complete(BOTH, lock).await.unwrap();
     place.pass(seconds(10));

@@ -1,4 +1,8 @@
-use std::{collections::BTreeSet, sync::atomic::{AtomicUsize, Ordering}, time::Instant};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Instant,
+};
 
 use super::*;
 
@@ -96,7 +100,10 @@ async fn what_a_cancelled_receiver_was_being_handed_comes_back_uncounted() {
         let cancelled = tokio::time::timeout(Duration::from_micros(steps * 10), receiving).await;
         let received = match cancelled {
             Ok(received) => received.unwrap(),
-            Err(_) => tokio::time::timeout(SOON, place.bus.receive("q", 1, LONG)).await.expect("it comes back").unwrap(),
+            Err(_) => tokio::time::timeout(SOON, place.bus.receive("q", 1, LONG))
+                .await
+                .expect("it comes back")
+                .unwrap(),
         };
         assert_eq!(received[0].delivery_count, 1, "after {steps} steps");
         place.bus.release("q", received[0].lock_token).await.unwrap();
@@ -121,7 +128,11 @@ async fn a_wake_up_is_passed_on_by_a_receiver_that_goes_away() {
         if aborted.await.is_ok() {
             stayed.abort();
         } else {
-            assert_eq!(tokio::time::timeout(SOON, stayed).await.expect("it is woken").unwrap(), 1, "round {round}");
+            assert_eq!(
+                tokio::time::timeout(SOON, stayed).await.expect("it is woken").unwrap(),
+                1,
+                "round {round}"
+            );
         }
     }
 }

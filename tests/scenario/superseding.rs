@@ -1,0 +1,100 @@
+//! What becomes of a Deploy when another one of the same workload is under way.
+
+use expect_test::expect;
+use runtime_platform::services::deployment_service::{DeploymentStatus, RuntimeDeployment};
+
+use super::story::serving;
+use crate::support::{
+    builders::{deploy, rollback},
+    test_platform::TestPlatform,
+};
+
+/// Whether a deployment of this version stands there.
+fn stands(version: &'static str, status: DeploymentStatus) -> impl Fn(&TestPlatform) -> bool {
+    move |platform| {
+        let deployments = platform.states::<RuntimeDeployment>();
+        deployments.iter().any(|it| it.workload.image.ends_with(version) && it.status == status)
+    }
+}
+
+#[tokio::test]
+async fn before_traffic_shifts_the_newer_supersedes_the_older() {
+    let mut platform = serving().await;
+    let place = platform.mark();
+    platform.send(&deploy("deploy-2", "1.4.2"));
+    platform.run_until("gating", stands("1.4.2", DeploymentStatus::HealthGating)).await;
+    platform.run(&deploy("deploy-3", "1.4.3")).await;
+    expect![[""]].assert_eq(&platform.transcript_since(place));
+    assert_eq!(platform.deployments(), ["1.4.1 Completed", "1.4.2 RolledBack", "1.4.3 Completed"]);
+    assert_eq!(platform.outcome("deploy-2").await, ("Failed".into(), "RuntimeDeploymentRolledBack".into()));
+    assert_eq!(platform.outcome("deploy-3").await, ("Completed".into(), "RuntimeDeploymentCompleted".into()));
+}
+
+#[tokio::test]
+async fn once_traffic_shifts_the_newer_waits_and_then_runs() {
+    let mut platform = serving().await;
+    let place = platform.mark();
+    platform.send(&deploy("deploy-2", "1.4.2"));
+    platform.run_until("promoting", stands("1.4.2", DeploymentStatus::Promoting)).await;
+    platform.run(&deploy("deploy-3", "1.4.3")).await;
+    expect![[""]].assert_eq(&platform.transcript_since(place));
+    assert_eq!(platform.deployments(), ["1.4.1 Completed", "1.4.2 Completed", "1.4.3 Completed"]);
+}
+
+#[tokio::test]
+async fn what_waits_is_replaced_by_what_is_newer_still() {
+    let mut platform = serving().await;
+    let place = platform.mark();
+    platform.send(&deploy("deploy-2", "1.4.2"));
+    platform.run_until("promoting", stands("1.4.2", DeploymentStatus::Promoting)).await;
+    platform.send(&deploy("deploy-3", "1.4.3"));
+    platform.run_until("queued", stands("1.4.3", DeploymentStatus::Queued)).await;
+    platform.run(&deploy("deploy-4", "1.4.4")).await;
+    expect![[""]].assert_eq(&platform.transcript_since(place));
+    assert_eq!(platform.outcome("deploy-3").await, ("Failed".into(), "RuntimeCommandFailed".into()));
+    assert_eq!(platform.traffic(), ["1.4.4=100"]);
+}
+
+#[tokio::test]
+async fn a_first_deployment_that_is_superseded_leaves_nothing_behind() {
+    let mut platform = TestPlatform::new();
+    platform.run(&crate::support::builders::provision("provision-1")).await;
+    let place = platform.mark();
+    platform.send(&deploy("deploy-1", "1.4.1"));
+    platform.run_until("gating", stands("1.4.1", DeploymentStatus::HealthGating)).await;
+    platform.run(&deploy("deploy-2", "1.4.2")).await;
+    expect![[""]].assert_eq(&platform.transcript_since(place));
+    assert_eq!(platform.traffic(), ["1.4.2=100"]);
+}
+
+#[tokio::test]
+async fn a_rollback_ends_a_deployment_in_flight() {
+    let mut platform = serving().await;
+    let place = platform.mark();
+    platform.send(&deploy("deploy-2", "1.4.2"));
+    platform.run_until("promoting", stands("1.4.2", DeploymentStatus::Promoting)).await;
+    platform.run(&rollback("rollback-1")).await;
+    expect![[""]].assert_eq(&platform.transcript_since(place));
+    assert_eq!(platform.traffic(), ["1.4.1=100"]);
+    assert_eq!(platform.outcome("rollback-1").await.1, "RuntimeDeploymentRolledBack");
+}
+
+#[tokio::test]
+async fn what_is_under_way_ends_before_a_rollout_turns_round() {
+    let mut platform = serving().await;
+    platform.compute.finish_after(4);
+    platform.send(&deploy("deploy-2", "1.4.2"));
+    let staging = |platform: &TestPlatform| {
+        platform.states::<RuntimeDeployment>().iter().any(|deployment| deployment.pending.is_some())
+    };
+    platform.run_until("staging", staging).await;
+    let place = platform.mark();
+    platform.send(&rollback("rollback-1"));
+    let turned = |platform: &TestPlatform| {
+        platform.states::<RuntimeDeployment>().iter().any(|it| it.status == DeploymentStatus::RollingBack)
+    };
+    platform.run_until("turned", turned).await;
+    assert!(staging(&platform), "the call to Azure is forgotten while it goes on");
+    platform.run_until_quiet().await;
+    expect![[""]].assert_eq(&platform.transcript_since(place));
+}
