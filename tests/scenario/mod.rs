@@ -1,7 +1,6 @@
 //! Does the flow hold, end to end? Commands go in, and what comes of them is read as a transcript.
 
 mod bad_input;
-mod dead_letters;
 mod provisioning;
 mod rollbacks;
 mod story;
