@@ -309,7 +309,7 @@ pub async fn run(platform: &Platform, tick: &Tick) -> Result<(), Fault> {
         };
         // Concluded on a copy: where the commit fails, what was held is still what is held.
         let mut concluded = operation.clone();
-        let (commit, goes_on) = conclude(platform, &loaded, &mut concluded, step, began)?;
+        let (commit, goes_on) = conclude(platform, &loaded, &mut concluded, step, (began, late))?;
         match platform.ledger.commit(commit).await {
             Ok(committed) => {
                 operation = concluded;
