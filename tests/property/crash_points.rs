@@ -27,7 +27,8 @@ fn same(platform: &TestPlatform, undisturbed: &RunResult, what: &str) {
 
 /// What differs, a line each.
 fn difference(result: &RunResult, undisturbed: &RunResult) -> String {
-    let lines = |result: &RunResult| -> Vec<String> { format!("{result:#?}").lines().map(str::to_owned).collect() };
+    let lines =
+        |result: &RunResult| -> Vec<String> { format!("{result:#?}").lines().map(str::to_owned).collect() };
     let (here, there) = (lines(result), lines(undisturbed));
     let only = |sign: &str, a: &[String], b: &[String]| -> String {
         a.iter().filter(|line| !b.contains(line)).map(|line| format!("\n{sign} {line}")).collect()
@@ -46,7 +47,11 @@ async fn a_failure_at_any_call_changes_nothing_in_the_end() {
                 let mut platform = case.prepare().await;
                 platform.trouble.fail_call(platform.trouble.calls() + call, when);
                 platform.run(&case.order).await;
-                same(&platform, &undisturbed, &format!("{}, call {call} of {calls} failed {when:?}", case.name));
+                same(
+                    &platform,
+                    &undisturbed,
+                    &format!("{}, call {call} of {calls} failed {when:?}", case.name),
+                );
                 tried += 1;
             }
         }
@@ -67,7 +72,11 @@ async fn a_death_at_any_commit_changes_nothing_in_the_end() {
                 platform.trouble.die_at_commit(platform.trouble.commits() + commit, when);
                 platform.run(&case.order).await;
                 assert_eq!(platform.deaths, 1, "{}: it did not die at commit {commit}", case.name);
-                same(&platform, &undisturbed, &format!("{}, death at commit {commit} of {commits}, {when:?}", case.name));
+                same(
+                    &platform,
+                    &undisturbed,
+                    &format!("{}, death at commit {commit} of {commits}, {when:?}", case.name),
+                );
                 tried += 1;
             }
         }

@@ -14,7 +14,9 @@ use crate::support::{
 /// Something that may happen to the platform.
 #[derive(Clone, Debug)]
 enum Act {
-    Deploy { bad: bool },
+    Deploy {
+        bad: bool,
+    },
     RollBack,
     /// Of the n-th deployment there is.
     RollBackOf(usize),
@@ -92,7 +94,9 @@ async fn perform(platform: &mut TestPlatform, number: usize, act: &Act, sent: &m
             platform.fire("OutboxRelay").await;
             platform.fire("ResumeOperations").await;
         }
-        Act::Death(commits) => platform.trouble.die_at_commit(platform.trouble.commits() + commits, When::After),
+        Act::Death(commits) => {
+            platform.trouble.die_at_commit(platform.trouble.commits() + commits, When::After)
+        }
     }
     at_most_one_in_flight(platform);
 }
@@ -112,7 +116,8 @@ fn at_most_one_in_flight(platform: &TestPlatform) {
         | DeploymentStatus::Failed => false,
     };
     let states = platform.states::<RuntimeDeployment>();
-    let flying: Vec<_> = states.iter().filter(in_flight).map(|deployment| &deployment.deployment_id).collect();
+    let flying: Vec<_> =
+        states.iter().filter(in_flight).map(|deployment| &deployment.deployment_id).collect();
     assert!(flying.len() <= 1, "{flying:?} are in flight\n{}", platform.transcript());
 }
 
@@ -129,9 +134,16 @@ async fn all_is_well(platform: &TestPlatform, sent: &[String]) {
         assert_eq!(passed.as_deref(), Some("Passed"), "what serves passed no gate{}", told());
         let world = platform.compute.world();
         let revisions = world.values().flat_map(|observed| observed.revisions.values());
-        let traffic: Vec<_> = revisions.clone().filter(|it| it.traffic > 0).map(|it| (it.name.clone(), it.traffic)).collect();
-        assert_eq!(traffic, [(serving.revision.clone(), 100)], "the traffic is not where it should be{}", told());
-        let active: Vec<_> = revisions.filter(|revision| revision.active).map(|revision| revision.name.clone()).collect();
+        let traffic: Vec<_> =
+            revisions.clone().filter(|it| it.traffic > 0).map(|it| (it.name.clone(), it.traffic)).collect();
+        assert_eq!(
+            traffic,
+            [(serving.revision.clone(), 100)],
+            "the traffic is not where it should be{}",
+            told()
+        );
+        let active: Vec<_> =
+            revisions.filter(|revision| revision.active).map(|revision| revision.name.clone()).collect();
         assert_eq!(active, [serving.revision], "what does not serve still runs{}", told());
     }
     for command in sent {

@@ -11,7 +11,13 @@ async fn delivered_twice_is_delivered_once() {
             let mut platform = case.prepare().await;
             platform.deliveries = deliveries;
             platform.run(&case.order).await;
-            assert_eq!(platform.result(), undisturbed, "{}, {deliveries:?}:\n{}", case.name, platform.transcript());
+            assert_eq!(
+                platform.result(),
+                undisturbed,
+                "{}, {deliveries:?}:\n{}",
+                case.name,
+                platform.transcript()
+            );
         }
     }
 }

@@ -29,7 +29,9 @@ async fn refusals(orders: Vec<Order>) -> String {
 
 #[tokio::test]
 async fn every_field_that_is_wrong_is_named() {
-    let workload = |id: &str, pointer: &str, value: Value| deploy(id, "1.4.2").with(&format!("/workloads/0{pointer}"), value);
+    let workload = |id: &str, pointer: &str, value: Value| {
+        deploy(id, "1.4.2").with(&format!("/workloads/0{pointer}"), value)
+    };
     let told = refusals(vec![
         workload("no-tag", "/image", json!("acr.azurecr.io/reservations-api")),
         workload("other-target", "/target", json!("aks")),
@@ -39,7 +41,14 @@ async fn every_field_that_is_wrong_is_named() {
         deploy("endless-gate", "1.4.2").with("/healthGate/bakeSeconds", json!(9999)),
     ])
     .await;
-    expect![[""]].assert_eq(&told);
+    expect![[r#"
+        no-tag: InvalidPayload payload.workloads[0].image: `acr.azurecr.io/reservations-api` has no tag; add the version, e.g. `acr.azurecr.io/reservations-api:1.4.2`
+        other-target: NotSupported payload.workloads[0].target: `aks` is no target that can be deployed to yet; use `container-apps`.
+        wrong-kind: InvalidPayload payload.environmentId: `dep-12345678` should begin with `env-`
+        wrong-kind-too: InvalidPayload payload.deploymentId: `env-12345678` should begin with `dep-`
+        no-workload: NotSupported payload.workloads: 0 were given; exactly one is taken. Send one Deploy for each.
+        endless-gate: InvalidPayload payload: `healthGate.bakeSeconds` is 9999 and must be from 0 to 3600 seconds: 60 to 300 is usual
+    "#]].assert_eq(&told);
 }
 
 #[tokio::test]
@@ -53,14 +62,22 @@ async fn no_value_of_a_field_with_the_wrong_type_gets_into_an_event() {
         deploy("seconds", "1.4.2").with("/healthGate/bakeSeconds", json!(-4711)),
     ])
     .await;
-    expect![[""]].assert_eq(&told);
+    expect![[r#"
+        list-as-text: InvalidPayload payload.workloads: it must be a sequence. Correct the field and send the command with a new eventId.
+        text-as-number: InvalidPayload payload.environmentId: it must be a string. Correct the field and send the command with a new eventId.
+        strategy: InvalidPayload payload.strategy: it must be one of `RollingHealthGated`, `BlueGreen`, `Canary`, `Recreate`. Correct the field and send the command with a new eventId.
+        gate: InvalidPayload payload.healthGate.count: it must be u32. Correct the field and send the command with a new eventId.
+        seconds: InvalidPayload payload.healthGate.bakeSeconds: it must be a number of seconds, 0 or more. Correct the field and send the command with a new eventId.
+    "#]].assert_eq(&told);
     assert!(!told.contains(secret) && !told.contains("4711"), "{told}");
 }
 
 #[tokio::test]
 async fn a_command_on_the_queue_of_another_is_told_where_to_go() {
     let order = Order { queue: "deploy".into(), ..Order::new("lost", "MakeTea", json!({ "sugar": 2 })) };
-    expect![[""]].assert_eq(&refusals(vec![order]).await);
+    expect![[r#"
+        lost: UnknownCommand The queue of Deploy takes only Deploy; this message has the eventType `MakeTea`. Send it to the queue of its own command.
+    "#]].assert_eq(&refusals(vec![order]).await);
 }
 
 #[tokio::test]
@@ -73,21 +90,36 @@ async fn what_cannot_be_read_is_filed_with_its_reason_and_never_answered() {
     assert_eq!(platform.event_types(), Vec::<String>::new());
     let mut letters = platform.states::<DeadLetter>();
     letters.sort_by_key(|letter| letter.detail.clone());
-    let told: String = letters.iter().map(|it| format!("{}: {}\n", it.reason, it.detail.clone().unwrap_or_default())).collect();
-    expect![[""]].assert_eq(&told);
+    let told: String = letters
+        .iter()
+        .map(|it| format!("{}: {}\n", it.reason, it.detail.clone().unwrap_or_default()))
+        .collect();
+    expect![[r#"
+        Unreadable: `tenantId` `_platform` begins with `_`, which is reserved for the platform: correct it and send the message anew
+        Unreadable: the body is not JSON: EOF while parsing a value at line 1 column 12: send a canonical envelope
+        Unreadable: the property `cs-tenant-id` says `acme` and the body says `connectsoft`: set the property from the body, or leave it out
+    "#]].assert_eq(&told);
 }
 
 #[tokio::test]
 async fn a_command_that_waited_too_long_is_not_carried_out() {
     let mut platform = serving().await;
     let place = platform.mark();
-    platform.send(&Order { expiration_time: Some("2026-03-02T10:20:00Z".into()), ..deploy("its-own-limit", "1.4.2") });
+    platform.send(&Order {
+        expiration_time: Some("2026-03-02T10:20:00Z".into()),
+        ..deploy("its-own-limit", "1.4.2")
+    });
     platform.clock.set(platform.clock.now() + SignedDuration::from_mins(5));
     platform.run_until_quiet().await;
     platform.send(&deploy("six-hours", "1.4.2"));
     platform.clock.set(platform.clock.now() + SignedDuration::from_hours(6) + SignedDuration::from_secs(1));
     platform.run_until_quiet().await;
-    expect![[""]].assert_eq(&platform.transcript_since(place));
+    expect![[r#"
+        10:15:09 > Deploy its-own-limit
+        10:20:09 RuntimeCommandFailed its-own-limit Rejected Expired: The command was good until 2026-03-02T10:20:00Z and was reached only at 2026-03-02T10:20:09Z: nothing was done. Send Deploy again with a new eventId if it is still wanted. <- its-own-limit
+        10:20:09 > Deploy six-hours
+        16:20:10 RuntimeCommandFailed six-hours Rejected Expired: The command was good until 2026-03-02T16:20:09Z and was reached only at 2026-03-02T16:20:10Z: nothing was done. Send Deploy again with a new eventId if it is still wanted. <- six-hours
+    "#]].assert_eq(&platform.transcript_since(place));
 }
 
 #[tokio::test]

@@ -12,7 +12,8 @@ use crate::support::{
 
 fn id_of(platform: &TestPlatform, version: &str) -> String {
     let deployments = platform.states::<RuntimeDeployment>();
-    let deployment = deployments.iter().find(|deployment| deployment.workload.image.ends_with(version)).unwrap();
+    let deployment =
+        deployments.iter().find(|deployment| deployment.workload.image.ends_with(version)).unwrap();
     deployment.deployment_id.to_string()
 }
 
@@ -23,7 +24,13 @@ async fn a_first_deployment_whose_gate_fails_has_failed() {
     platform.compute.image(&format!("{IMAGE}:1.5.0"), Behaviour::Answers(500));
     let place = platform.mark();
     platform.run(&deploy("deploy-1", "1.5.0")).await;
-    expect![[""]].assert_eq(&platform.transcript_since(place));
+    expect![[r#"
+        10:15:05 > Deploy deploy-1
+        10:15:05 RuntimeDeploymentRequested dep-9c2595bb reservations-api:1.5.0 over null <- deploy-1
+        10:15:05 ~ stage reservations-api--d9c2595bb acr.azurecr.io/reservations-api:1.5.0
+        10:15:09 ~ deactivate reservations-api--d9c2595bb
+        10:15:09 RuntimeCommandFailed deploy-1 Failed GateFailed: `dep-9c2595bb` is the first deployment of `module-reservations-api` and its health gate did not pass: 2 failures, 1 allowed; in the last sample it answered 500. There is nothing to go back to; the revision was stopped. See `runtimectl explain dep-9c2595bb` for the samples. <- RuntimeDeploymentRequested
+    "#]].assert_eq(&platform.transcript_since(place));
     assert_eq!(platform.deployments(), ["1.5.0 Failed"]);
 }
 
@@ -34,7 +41,11 @@ async fn an_image_that_failed_is_not_tried_again() {
     platform.run(&deploy("deploy-2", "1.5.0")).await;
     let place = platform.mark();
     platform.run(&deploy("deploy-3", "1.5.0")).await;
-    expect![[""]].assert_eq(&platform.transcript_since(place));
+    expect![[r#"
+        10:15:13 > Deploy deploy-3
+        10:15:13 RuntimeDeploymentRequested dep-5758d5fb reservations-api:1.5.0 over reservations-api:1.4.1 <- deploy-3
+        10:15:13 RuntimeCommandFailed deploy-3 Rejected Quarantined: acr.azurecr.io/reservations-api:1.5.0 is quarantined here since `dep-ff46effc` (2026-03-02T10:15:13Z): 2 failures, 1 allowed; in the last sample it answered 500. Deploy another version. <- RuntimeDeploymentRequested
+    "#]].assert_eq(&platform.transcript_since(place));
     assert_eq!(platform.traffic(), ["1.4.1=100"]);
 }
 
@@ -45,7 +56,11 @@ async fn a_crash_loop_and_an_image_that_is_missing_fail_the_gate() {
         platform.compute.image(&format!("{IMAGE}:1.5.0"), behaviour);
         platform.run(&deploy("deploy-2", "1.5.0")).await;
         let event = platform.last("RuntimeDeploymentRolledBack");
-        assert_eq!((&event["reason"], &event["healthGate"]), (&"GateFailed".into(), &"Failed".into()), "{behaviour:?}");
+        assert_eq!(
+            (&event["reason"], &event["healthGate"]),
+            (&"GateFailed".into(), &"Failed".into()),
+            "{behaviour:?}"
+        );
         assert_eq!(platform.traffic(), ["1.4.1=100"], "{behaviour:?}");
     }
 }
@@ -60,7 +75,12 @@ async fn a_slow_start_passes_within_its_deadline_and_times_out_after_it() {
         let event = platform.events().pop().unwrap();
         assert_eq!(event.envelope.payload["healthGate"], gate, "{}", platform.transcript());
         // Not to be ready in time is no proof against the image: it may be deployed again.
-        assert!(platform.documents().iter().all(|stored| stored.document.body["quarantine"].as_array().is_none_or(Vec::is_empty)));
+        assert!(
+            platform
+                .documents()
+                .iter()
+                .all(|stored| stored.document.body["quarantine"].as_array().is_none_or(Vec::is_empty))
+        );
     }
 }
 
@@ -69,7 +89,10 @@ async fn without_an_earlier_good_one_there_is_nothing_to_go_back_to() {
     let mut platform = serving().await;
     let place = platform.mark();
     platform.run(&rollback("rollback-1")).await;
-    expect![[""]].assert_eq(&platform.transcript_since(place));
+    expect![[r#"
+        10:15:09 > RollbackDeployment rollback-1
+        10:15:09 RuntimeCommandFailed rollback-1 Rejected NothingToRollBackTo: Before `dep-9c2595bb` no deployment of `module-reservations-api` completed with a passed gate and is still good; deploy a good version instead. <- rollback-1
+    "#]].assert_eq(&platform.transcript_since(place));
     assert_eq!(platform.traffic(), ["1.4.1=100"]);
 }
 
@@ -96,7 +119,10 @@ async fn what_was_rolled_back_already_is_no_change() {
     platform.run(&rollback_of("rollback-1", &newest)).await;
     let place = platform.mark();
     platform.run(&rollback_of("rollback-2", &newest)).await;
-    expect![[""]].assert_eq(&platform.transcript_since(place));
+    expect![[r#"
+        10:15:24 > RollbackDeployment rollback-2
+        10:15:24 RuntimeCommandCompleted rollback-2 NoChange: `dep-ff46effc` was rolled back already. <- rollback-2
+    "#]].assert_eq(&platform.transcript_since(place));
     assert_eq!(platform.outcome("rollback-2").await, ("Completed".into(), "RuntimeCommandCompleted".into()));
 }
 
@@ -108,5 +134,10 @@ async fn what_does_not_serve_any_more_is_not_rolled_back() {
     let place = platform.mark();
     platform.run(&rollback_of("rollback-1", &oldest)).await;
     platform.run(&rollback_of("rollback-2", "dep-00000000")).await;
-    expect![[""]].assert_eq(&platform.transcript_since(place));
+    expect![[r#"
+        10:15:22 > RollbackDeployment rollback-1
+        10:15:22 RuntimeCommandFailed rollback-1 Rejected Conflict: `dep-9c2595bb` does not serve any more; roll back the deployment that does, or leave deploymentId out and give moduleId. <- rollback-1
+        10:15:22 > RollbackDeployment rollback-2
+        10:15:22 RuntimeCommandFailed rollback-2 Rejected DeploymentNotFound: There is no deployment `dep-00000000` in `env-cc58147b`; `runtimectl get deployments` lists those there are. <- rollback-2
+    "#]].assert_eq(&platform.transcript_since(place));
 }

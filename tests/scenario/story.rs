@@ -34,7 +34,8 @@ async fn an_environment_is_provisioned_resource_by_resource() {
         10:15:03 ~ create container-apps
         10:15:04 ~ create container-apps-logs
         10:15:05 RuntimeEnvironmentProvisioned env-cc58147b test <- provision-1
-    "#]].assert_eq(&platform.transcript());
+    "#]]
+    .assert_eq(&platform.transcript());
 }
 
 #[tokio::test]

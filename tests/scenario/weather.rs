@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use expect_test::expect;
 use jiff::SignedDuration;
-use runtime_platform::{ports::clock::Clock, services::deployment_service::{DeploymentStatus, RuntimeDeployment}};
+use runtime_platform::{
+    ports::clock::Clock,
+    services::deployment_service::{DeploymentStatus, RuntimeDeployment},
+};
 
 use super::story::serving;
 use crate::support::{
@@ -21,7 +24,16 @@ async fn a_command_waits_for_a_store_that_is_away_for_a_minute() {
     platform.store.away_until(&platform.clock, platform.clock.now() + SignedDuration::from_mins(1));
     platform.run(&deploy("deploy-2", "1.4.2")).await;
     platform.last("RuntimeDeploymentCompleted");
-    expect![[""]].assert_eq(&platform.transcript_since(place));
+    expect![[r#"
+        10:15:09 > Deploy deploy-2
+        10:16:55 RuntimeDeploymentRequested dep-ff46effc reservations-api:1.4.2 over reservations-api:1.4.1 <- deploy-2
+        10:16:55 ~ stage reservations-api--dff46effc acr.azurecr.io/reservations-api:1.4.2
+        10:16:59 ~ shift reservations-api to reservations-api--d9c2595bb=90 reservations-api--dff46effc=10
+        10:17:02 ~ shift reservations-api to reservations-api--d9c2595bb=50 reservations-api--dff46effc=50
+        10:17:05 ~ shift reservations-api to reservations-api--dff46effc=100
+        10:17:08 ~ deactivate reservations-api--d9c2595bb
+        10:17:08 RuntimeDeploymentCompleted dep-ff46effc reservations-api:1.4.2 over reservations-api:1.4.1, gate Passed <- RuntimeDeploymentRequested
+    "#]].assert_eq(&platform.transcript_since(place));
 }
 
 #[tokio::test]
@@ -32,7 +44,11 @@ async fn azure_may_ask_for_patience_be_busy_and_fail_and_the_end_is_the_same() {
             platform.script.answer(call, [bad, bad, bad]);
             platform.run(&deploy("deploy-2", "1.4.2")).await;
             platform.last("RuntimeDeploymentCompleted");
-            assert_eq!((platform.traffic(), platform.script.left()), (vec!["1.4.2=100".to_owned()], 0), "{call}, {bad:?}");
+            assert_eq!(
+                (platform.traffic(), platform.script.left()),
+                (vec!["1.4.2=100".to_owned()], 0),
+                "{call}, {bad:?}"
+            );
         }
     }
 }
@@ -51,7 +67,13 @@ async fn five_failed_attempts_give_up_and_go_back() {
     let place = platform.mark();
     platform.script.answer("shift", [Bad::ServerError; 5]);
     platform.run(&deploy("deploy-2", "1.4.2")).await;
-    expect![[""]].assert_eq(&platform.transcript_since(place));
+    expect![[r#"
+        10:15:09 > Deploy deploy-2
+        10:15:09 RuntimeDeploymentRequested dep-ff46effc reservations-api:1.4.2 over reservations-api:1.4.1 <- deploy-2
+        10:15:09 ~ stage reservations-api--dff46effc acr.azurecr.io/reservations-api:1.4.2
+        10:15:43 ~ deactivate reservations-api--dff46effc
+        10:15:43 RuntimeDeploymentRolledBack dep-ff46effc reservations-api:1.4.2 to reservations-api:1.4.1 (dep-9c2595bb), GateFailed, gate Failed <- RuntimeDeploymentRequested
+    "#]].assert_eq(&platform.transcript_since(place));
     assert_eq!(platform.traffic(), ["1.4.1=100"]);
     // The way there was broken, not the image.
     platform.run(&deploy("deploy-3", "1.4.2")).await;
@@ -65,7 +87,11 @@ async fn what_azure_will_never_do_is_not_tried_again() {
     let place = platform.mark();
     platform.script.answer("stage", [Bad::Never]);
     platform.run(&deploy("deploy-1", "1.4.1")).await;
-    expect![[""]].assert_eq(&platform.transcript_since(place));
+    expect![[r#"
+        10:15:05 > Deploy deploy-1
+        10:15:05 RuntimeDeploymentRequested dep-9c2595bb reservations-api:1.4.1 over null <- deploy-1
+        10:15:05 RuntimeCommandFailed deploy-1 Failed GateFailed: `dep-9c2595bb` is the first deployment of `module-reservations-api` and its health gate did not pass: no cores are left (QuotaExceeded). There is nothing to go back to; the revision was stopped. See `runtimectl explain dep-9c2595bb` for the samples. <- RuntimeDeploymentRequested
+    "#]].assert_eq(&platform.transcript_since(place));
 }
 
 #[tokio::test]
@@ -80,7 +106,11 @@ async fn a_deadline_in_the_middle_of_the_shift_leaves_time_to_go_back() {
     let place = platform.mark();
     platform.clock.advance(Duration::from_secs(3 * 60 * 60));
     platform.run_until_quiet().await;
-    expect![[""]].assert_eq(&platform.transcript_since(place));
+    expect![[r#"
+        13:15:17 ~ shift reservations-api to reservations-api--d9c2595bb=100
+        13:15:18 ~ deactivate reservations-api--dff46effc
+        13:15:18 RuntimeDeploymentRolledBack dep-ff46effc reservations-api:1.4.2 to reservations-api:1.4.1 (dep-9c2595bb), GateFailed, gate TimedOut <- RuntimeDeploymentRequested
+    "#]].assert_eq(&platform.transcript_since(place));
     assert_eq!(platform.traffic(), ["1.4.1=100"]);
 }
 

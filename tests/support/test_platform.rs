@@ -226,7 +226,8 @@ impl TestPlatform {
 
     async fn handle(&mut self, held: Held) {
         let queue = Trigger::Queue(held.message.entity.clone());
-        let function = self.functions.iter().find(|function| function.trigger == queue).expect("every queue is read");
+        let function =
+            self.functions.iter().find(|function| function.trigger == queue).expect("every queue is read");
         let Run::Message(run) = function.run else { panic!("{} takes no messages", function.name) };
         if self.deliveries == Deliveries::Twice && held.deliveries == 0 {
             self.broker.repeat(&held);
@@ -251,14 +252,18 @@ impl TestPlatform {
 
     /// Fires a timer, whether or not its time has come.
     pub async fn fire(&mut self, name: &str) {
-        let function = self.functions.iter().find(|function| function.name == name).expect("there is such a timer");
+        let function =
+            self.functions.iter().find(|function| function.name == name).expect("there is such a timer");
         let Run::Timer(run) = function.run else { panic!("{name} is no timer") };
         // What a timer could not do, the next one does.
         let _left = self.in_process(run(self.platform.clone())).await;
     }
 
     /// Runs work that its process may not outlive; none when it did not.
-    async fn in_process(&mut self, work: impl Future<Output = Result<(), Fault>>) -> Option<Result<(), Fault>> {
+    async fn in_process(
+        &mut self,
+        work: impl Future<Output = Result<(), Fault>>,
+    ) -> Option<Result<(), Fault>> {
         self.happenings += 1;
         assert!(self.happenings < HAPPENINGS_MAX, "this goes on for ever:\n{}", self.transcript());
         let trouble = self.trouble.clone();
@@ -360,11 +365,16 @@ impl TestPlatform {
 
     /// Calls an HTTP function for the tenant of the builders.
     pub async fn get(&self, name: &str, id: Option<&str>) -> HttpAnswer {
-        let function = self.functions.iter().find(|function| function.name == name).expect("there is such a function");
+        let function =
+            self.functions.iter().find(|function| function.name == name).expect("there is such a function");
         let Run::Http(run) = function.run else { panic!("{name} takes no requests") };
         let params = id.map(|id| ("id".to_owned(), id.to_owned())).into_iter().collect();
         let headers = BTreeMap::from([("x-cs-tenant-id".to_owned(), TENANT.to_owned())]);
-        run(self.platform.clone(), HttpRequest { method: "GET".into(), headers, params, ..HttpRequest::default() }).await
+        run(
+            self.platform.clone(),
+            HttpRequest { method: "GET".into(), headers, params, ..HttpRequest::default() },
+        )
+        .await
     }
 
     /// What became of a command: its status, and the type of the event that ended it.
@@ -383,9 +393,18 @@ impl TestPlatform {
             operations: self
                 .states::<Operation>()
                 .iter()
-                .map(|operation| format!("{} {:?} {:?}", operation.operation_id, operation.status, operation.outcome_event_id))
+                .map(|operation| {
+                    format!(
+                        "{} {:?} {:?}",
+                        operation.operation_id, operation.status, operation.outcome_event_id
+                    )
+                })
                 .collect(),
-            environments: self.states::<RuntimeEnvironment>().iter().map(|it| format!("{:?} {:?}", it.status, it.failure)).collect(),
+            environments: self
+                .states::<RuntimeEnvironment>()
+                .iter()
+                .map(|it| format!("{:?} {:?}", it.status, it.failure))
+                .collect(),
             traffic: self.traffic(),
             active: self
                 .compute
@@ -407,10 +426,21 @@ impl TestPlatform {
         for event in self.events() {
             let id = event.envelope.event_id.to_string();
             let cause = event.envelope.causation_id.clone().unwrap_or_default();
-            assert!(known.contains(&cause), "{} is caused by `{cause}`, which is not known{}", event.event_type(), told());
+            assert!(
+                known.contains(&cause),
+                "{} is caused by `{cause}`, which is not known{}",
+                event.event_type(),
+                told()
+            );
             assert!(known.insert(id), "{} was published twice{}", event.event_type(), told());
             let before = sequences.insert(event.aggregate.clone(), event.sequence).unwrap_or(0);
-            assert_eq!(event.sequence, before + 1, "the events of `{}` are not in order{}", event.aggregate, told());
+            assert_eq!(
+                event.sequence,
+                before + 1,
+                "the events of `{}` are not in order{}",
+                event.aggregate,
+                told()
+            );
         }
         let Some(memory) = &self.memory else { return };
         for stored in memory.dump() {
