@@ -12,14 +12,14 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tracing::{debug, info, warn};
 
-pub use sent_on::{copy, dead_letter, property};
+pub use sent_on::{copy, dead_letter, own_id, property};
 
 use crate::{
     envelope::Envelope,
     events::{CommandOutcome, CompletionOutcome, Event, ReasonCode, RuntimeCommandCompleted, RuntimeCommandFailed},
     ids::{self, Cause, TenantId},
     invocation::QueueMessage,
-    ledger::{Commit, Committed, InboxEntry, Lineage, NewEvent, inbox_id},
+    ledger::{Commit, Committed, InboxEntry, Lineage, NewEvent, inbox_id, outbox_id},
     masstransit::{self, Delivered},
     outbox_relay,
     outcome::Fault,
@@ -35,6 +35,8 @@ const COMMAND_LIFE: SignedDuration = SignedDuration::from_hours(6);
 const HOLDS_MAX: u32 = 30;
 /// Times that a decision is taken anew in process because somebody else wrote first.
 const CONFLICTS_MAX: u32 = 10;
+/// Answers that one command's id may have in one environment: two functions may get the same.
+const ANSWERS_MAX: u64 = 16;
 /// The queue for what cannot be handled.
 pub const DEAD_LETTERS: &str = "dead-letters";
 /// The queue for copies of a subscription's messages.
@@ -196,11 +198,15 @@ async fn conclude(
 ) -> Result<Committed, Fault> {
     let partition = Partition::environment(&message.envelope.tenant_id, environment);
     let command_id = message.envelope.event_id.to_string();
+    let sequence = match &decision {
+        Decision::Accepted { .. } => 1,
+        Decision::Refused(_) | Decision::NoChange { .. } => free_answer(platform, &partition, &command_id).await?,
+    };
     let answer = |event: Event| NewEvent {
         id: message.cause(environment).event(event.event_type(), 0),
         event,
         aggregate: command_id.clone(),
-        sequence: 1,
+        sequence,
         caused_by: command_id.clone(),
     };
     let (mut commit, entry) = match decision {
@@ -239,6 +245,20 @@ async fn conclude(
     };
     commit.remember(&entry)?;
     platform.ledger.commit(commit).await
+}
+
+/// The number of the next answer to a command: another function may have answered the same id.
+async fn free_answer(platform: &Platform, partition: &Partition, command_id: &str) -> Result<u64, Fault> {
+    for sequence in 1..=ANSWERS_MAX {
+        if platform.ledger.raw(partition, &outbox_id(command_id, sequence)).await?.is_none() {
+            return Ok(sequence);
+        }
+    }
+    Err(Fault::Rejected {
+        doing: format!("answering `{command_id}`"),
+        code: "Conflict".to_owned(),
+        detail: format!("this id was answered {ANSWERS_MAX} times already; give each command an id of its own"),
+    })
 }
 
 /// The event that tells a command's sender of a no.

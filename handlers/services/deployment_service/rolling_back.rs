@@ -25,7 +25,6 @@ pub(super) fn turn(mut site: Site, reason: RolledBackReason, why: String) -> Res
     deployment.status = DeploymentStatus::RollingBack;
     deployment.rolled_back_reason = Some(reason);
     deployment.restore.clone_from(&deployment.previous);
-    deployment.pending = None;
     deployment.reason = Some(why.clone());
     site.note(format!("goes back: {why}"));
     site.on(Then::Next)
@@ -33,10 +32,17 @@ pub(super) fn turn(mut site: Site, reason: RolledBackReason, why: String) -> Res
 
 /// Takes the next step back.
 pub(super) async fn step(platform: &Platform, operation: &Operation, mut site: Site) -> Result<Step, Fault> {
+    // What was begun on the way forward, or by the last step back, comes to its end first: an app that is
+    // still being made would else appear after it was looked for.
     if let Some(token) = site.deployment.pending.take() {
-        return match platform.compute.resume(&token).await? {
-            compute::Step::Done => site.on(Then::Next),
-            compute::Step::Pending { token, again_in } => {
+        return match platform.compute.resume(&token).await {
+            Ok(compute::Step::Done) => site.on(Then::Next),
+            Err(Fault::Rejected { detail, .. }) => {
+                site.note(format!("what was under way failed: {detail}"));
+                site.on(Then::Again(LOOK_AGAIN))
+            }
+            Err(fault) => Err(fault),
+            Ok(compute::Step::Pending { token, again_in }) => {
                 site.deployment.pending = Some(token);
                 site.on(Then::Wait(again_in))
             }
