@@ -100,11 +100,10 @@ async fn killed_it_leaves_nothing_running() {
     let place = Place::new();
     let mut up = place.up(&[]);
     up.ready().await;
-    let handler = place.handler_other_than(None).await;
+    place.handler_other_than(None).await;
     let began = Instant::now();
     up.kill();
     place.is_empty_within(GONE).await;
-    assert!(!crate::up::is_alive(handler));
     println!("  killed, it leaves nothing running after {:.2} s", began.elapsed().as_secs_f64());
 }
 

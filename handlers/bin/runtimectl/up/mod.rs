@@ -8,6 +8,7 @@ mod guardian;
 mod handler;
 mod log;
 mod ports;
+mod succession;
 mod world;
 
 use std::{process::ExitCode, time::Duration};
