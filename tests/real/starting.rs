@@ -92,7 +92,7 @@ async fn taken_ports_are_replaced() {
 async fn killed_it_leaves_nothing_running() {
     for rest in [Duration::ZERO, Duration::from_millis(30), Duration::from_millis(300), Duration::from_secs(2)] {
         let place = Place::new();
-        let up = place.up(&[]);
+        let mut up = place.up(&[]);
         tokio::time::sleep(rest).await;
         up.kill();
         place.is_empty_within(GONE).await;

@@ -211,7 +211,7 @@ impl Up<'_> {
     }
 
     /// `kill -9`, and nothing else: what it started is for others to end.
-    pub fn kill(mut self) {
+    pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }

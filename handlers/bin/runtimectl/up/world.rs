@@ -21,7 +21,7 @@ use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 
 use super::{
     data::{ContextFile, Data, Keys},
-    guardian::Guardian,
+    guardian::{Guardian, WARD_PARENT, WARD_PROGRAM},
     handler,
     log::Log,
     ports,
@@ -102,7 +102,7 @@ impl World {
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         let launch = Launch {
             app,
-            settings: settings(&data, &keys, &context, &handler),
+            settings: settings(&data, &keys, &context, &handler)?,
             service_bus: service_bus.clone(),
             key: FunctionKey::new(KEY_NAME, &keys.function_key),
             state: data.directory.join("host"),
@@ -385,8 +385,15 @@ fn tell(log: &Log, happening: &Happening) {
 }
 
 /// The app settings: `local.settings.json` holds the defaults, these say what is true here.
-fn settings(data: &Data, keys: &Keys, context: &ContextFile, handler: &Path) -> BTreeMap<String, String> {
-    [
+fn settings(
+    data: &Data,
+    keys: &Keys,
+    context: &ContextFile,
+    handler: &Path,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let own = std::env::current_exe()
+        .map_err(|error| Failure::unusable("The system does not tell where this program is").because(&error))?;
+    let settings = [
         ("STORE", format!("sqlite:{}", data.directory.join("store.db").display())),
         ("SERVICE_BUS_ENDPOINT", context.service_bus_endpoint.clone()),
         ("RESOURCE_MANAGER_ENDPOINT", context.resource_manager_endpoint.clone()),
@@ -399,9 +406,10 @@ fn settings(data: &Data, keys: &Keys, context: &ContextFile, handler: &Path) -> 
         ("RESOLVE_LOCALHOST", "true".to_owned()),
         ("PROBE_LOOPBACK", "true".to_owned()),
         ("ServiceBus", context.service_bus_connection_string.clone()),
-        ("AzureFunctionsJobHost__customHandler__description__defaultExecutablePath", handler.display().to_string()),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value))
-    .collect()
+        // By way of this program, so that the handler never outlives it.
+        ("AzureFunctionsJobHost__customHandler__description__defaultExecutablePath", own.display().to_string()),
+        (WARD_PROGRAM, handler.display().to_string()),
+        (WARD_PARENT, std::process::id().to_string()),
+    ];
+    Ok(settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
