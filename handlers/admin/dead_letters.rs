@@ -16,7 +16,7 @@ use crate::{
     events::{COMMANDS, CommandOutcome, Event, ReasonCode, RuntimeCommandFailed},
     ids,
     invocation::QueueMessage,
-    ledger::{Commit, InboxEntry, NewEvent, State, inbox_id},
+    ledger::{self, Commit, InboxEntry, NewEvent, State, inbox_id},
     outbox_relay,
     outcome::Fault,
     platform::Platform,
@@ -25,6 +25,8 @@ use crate::{
 
 /// How long a dead letter is kept.
 const KEPT_SECONDS: u32 = 30 * 24 * 60 * 60;
+/// What was handled is remembered for longer than any dead letter can be sent again.
+const _: () = assert!(ledger::INBOX_SECONDS > KEPT_SECONDS);
 
 /// A message that was filed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

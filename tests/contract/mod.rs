@@ -3,5 +3,12 @@
 mod cli;
 mod envelope;
 mod functions;
+mod host;
+mod invocation;
 mod masstransit;
+mod messaging;
 mod resource_manager;
+mod settings;
+mod store;
+mod stored_documents;
+mod tidy;

@@ -1,27 +1,55 @@
-//! Suites in which other people's programs judge our stand-ins. They have a harness of their own,
+//! Suites with real programs: other people's, which judge our stand-ins, and our own, which are
+//! started as a person starts them, fed what is bad, and killed. They have a harness of their own,
 //! because what was left out must be seen, and the usual one swallows what a test prints.
 //!
 //! `WITHOUT=python` leaves out the suites that need Python; the run says so at its end. Words after
 //! `--` choose suites by a part of their name, as in the usual harness.
 
+mod bad_input;
+mod client;
+mod dealt_deaths;
+mod full_disk;
+mod kills;
+mod orders;
 mod python;
 mod resource_manager;
+mod staged;
+mod starting;
+mod up;
+mod user_program;
 
-use std::{env, process::ExitCode, time::Instant};
+use std::{
+    env,
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::ExitCode,
+    time::Instant,
+};
 
-/// Suites that somebody else's program drives.
+/// A suite: it answers, or panics with, what went wrong.
 struct Suite {
     name: &'static str,
-    /// What it needs, as `WITHOUT` names it.
-    needs: &'static str,
+    /// What it needs, as `WITHOUT` names it; none for what every machine has.
+    needs: Option<&'static str>,
     /// Answers what went wrong.
     run: fn() -> Result<(), String>,
 }
 
 /// Every suite.
-const SUITES: &[Suite] = &[Suite { name: "resource_manager", needs: "python", run: resource_manager::run }];
+const SUITES: &[Suite] = &[
+    Suite { name: "resource_manager", needs: Some("python"), run: resource_manager::run },
+    Suite { name: "starting", needs: None, run: starting::run },
+    Suite { name: "staged", needs: None, run: staged::run },
+    Suite { name: "user_program", needs: None, run: user_program::run },
+    Suite { name: "bad_input", needs: None, run: bad_input::run },
+    Suite { name: "full_disk", needs: None, run: full_disk::run },
+    Suite { name: "dealt_deaths", needs: None, run: dealt_deaths::run },
+    Suite { name: "kills", needs: None, run: kills::run },
+];
 
 fn main() -> ExitCode {
+    if env::args().nth(1).as_deref() == Some(user_program::ARGUMENT) {
+        return user_program::serve();
+    }
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         eprintln!("another TLS provider was installed before");
         return ExitCode::FAILURE;
@@ -45,13 +73,13 @@ fn main() -> ExitCode {
         if !chosen.is_empty() && !chosen.iter().any(|word| suite.name.contains(word.as_str())) {
             continue;
         }
-        if without.contains(&suite.needs) {
-            left_out.push(suite);
+        if let Some(needs) = suite.needs.filter(|needs| without.contains(needs)) {
+            left_out.push((suite.name, needs));
             continue;
         }
         println!("suite {} ...", suite.name);
         let began = Instant::now();
-        match (suite.run)() {
+        match catch_unwind(AssertUnwindSafe(suite.run)).unwrap_or_else(|_| Err("it panicked, see above".to_owned())) {
             Ok(()) => println!("suite {} ... ok, {:.1} s", suite.name, began.elapsed().as_secs_f64()),
             Err(problem) => {
                 println!("suite {} ... FAILED: {problem}", suite.name);
@@ -59,8 +87,8 @@ fn main() -> ExitCode {
             }
         }
     }
-    for suite in left_out {
-        println!("left out: suite {}, because WITHOUT names {}", suite.name, suite.needs);
+    for (suite, needs) in left_out {
+        println!("left out: suite {suite}, because WITHOUT names {needs}");
     }
     if failed.is_empty() {
         ExitCode::SUCCESS
@@ -68,4 +96,11 @@ fn main() -> ExitCode {
         println!("failed: {}", failed.join(", "));
         ExitCode::FAILURE
     }
+}
+
+/// Runs a suite that is asynchronous.
+fn block_on(suite: impl Future<Output = ()>) -> Result<(), String> {
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("no runtime can be started: {error}"))?;
+    runtime.block_on(suite);
+    Ok(())
 }

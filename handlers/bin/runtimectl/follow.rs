@@ -149,7 +149,8 @@ impl Teller {
         let Ok(operation) = client.get(&format!("operations/{}", segment(id)), &[]).await else { return };
         self.doing(&format!("{} {}", text(&operation, "kind"), text(&operation, "step")));
         let Some(notes) = operation["notes"].as_array() else { return };
-        let fresh = fresh(notes, self.told.as_ref().filter(|told| told.operation == id));
+        let told = self.told.as_ref().filter(|told| told.operation == id);
+        let fresh = told.map_or(0, |told| fresh(notes, told.count, Some(&told.last)));
         for note in &notes[fresh..] {
             let at = self.out.paint_note(Tint::Dim, &clock(&text(note, "at")));
             self.say(&format!("{at}  {}", text(note, "text")));
@@ -160,11 +161,12 @@ impl Teller {
     }
 }
 
-/// Where the notes begin that were not told: an operation may drop its oldest ones.
-fn fresh(notes: &[Value], told: Option<&Told>) -> usize {
-    let Some(Told { count, last, .. }) = told else { return 0 };
+/// Where the notes begin that were not told, of which `count` were, up to `last`: an operation may
+/// drop its oldest ones.
+pub fn fresh(notes: &[Value], count: usize, last: Option<&Value>) -> usize {
+    let Some(last) = last else { return 0 };
     if count.checked_sub(1).and_then(|at| notes.get(at)) == Some(last) {
-        return *count;
+        return count;
     }
     notes.iter().rposition(|note| note == last).map_or(0, |at| at + 1)
 }
@@ -199,11 +201,10 @@ mod tests {
     #[test]
     fn each_note_is_told_once_also_when_old_ones_are_dropped() {
         let notes = |texts: &[&str]| texts.iter().map(|text| json!({"text": text})).collect::<Vec<_>>();
-        let told =
-            |count, last: &str| Some(Told { operation: "op-1".into(), count, last: json!({"text": last}) });
-        assert_eq!(fresh(&notes(&["a", "b"]), None), 0);
-        assert_eq!(fresh(&notes(&["a", "b", "c"]), told(2, "b").as_ref()), 2);
-        assert_eq!(fresh(&notes(&["b", "c"]), told(2, "b").as_ref()), 1);
-        assert_eq!(fresh(&notes(&["d", "e"]), told(2, "b").as_ref()), 0);
+        let b = json!({"text": "b"});
+        assert_eq!(fresh(&notes(&["a", "b"]), 0, None), 0);
+        assert_eq!(fresh(&notes(&["a", "b", "c"]), 2, Some(&b)), 2);
+        assert_eq!(fresh(&notes(&["b", "c"]), 2, Some(&b)), 1);
+        assert_eq!(fresh(&notes(&["d", "e"]), 2, Some(&b)), 0);
     }
 }

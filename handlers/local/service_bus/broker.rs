@@ -8,14 +8,14 @@ use std::{
 };
 
 use jiff::Timestamp;
-use rusqlite::{Connection, TransactionBehavior, params};
+use rusqlite::Connection;
 use serde_json::Value;
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use super::{
-    BusRefusal, MESSAGE_BYTES_MAX, MESSAGES_PER_SEND_MAX, Message,
-    directory::{Directory, Holder, Inlet, Outlet, Spot, Waiting},
+    BusRefusal, MESSAGE_BYTES_MAX, MESSAGES_PER_SEND_MAX, Message, declare,
+    directory::{Directory, Holder, Inlet, Spot, Waiting},
     store::{self, Arrival, Lying},
     topology::{Holding, Topology},
 };
@@ -59,17 +59,19 @@ impl Broker {
         let database = Database::open(file, store::FORMS)?;
         let unusable = |source| OpenError::Unusable { path: file.to_owned(), source };
         let mut connection = Connection::open(file).map_err(unusable)?;
-        let directory = declare(&mut connection, topology).map_err(unusable)?;
+        let directory = declare::declare(&mut connection, topology).map_err(unusable)?;
         Ok(Self { database, directory: Arc::new(directory), clock, runtime: Handle::current() })
     }
 
     pub async fn send(&self, entity: &str, messages: Vec<Message>) -> Result<(), BusRefusal> {
         let inlet = self.directory.inlet(entity)?;
         if messages.len() > MESSAGES_PER_SEND_MAX {
-            let problem = format!("One send takes {MESSAGES_PER_SEND_MAX} messages, these are {}.", messages.len());
+            let problem =
+                format!("One send takes {MESSAGES_PER_SEND_MAX} messages, these are {}.", messages.len());
             return Err(BusRefusal::Invalid(problem));
         }
-        let prepared = messages.into_iter().map(|message| prepare(message, &inlet)).collect::<Result<Vec<_>, _>>()?;
+        let prepared =
+            messages.into_iter().map(|message| prepare(message, &inlet)).collect::<Result<Vec<_>, _>>()?;
         let size = prepared.iter().map(|message| usize::try_from(message.size).unwrap_or(usize::MAX)).sum();
         if size > MESSAGE_BYTES_MAX {
             return Err(BusRefusal::TooLarge { size, limit: MESSAGE_BYTES_MAX });
@@ -84,13 +86,21 @@ impl Broker {
     }
 
     pub async fn complete(&self, path: &str, token: Uuid) -> Result<(), BusRefusal> {
-        self.settle(path, token, |connection, _, _, lying, _| Ok(store::delete(connection, lying.sequence)?)).await
+        self.settle(path, token, |connection, _, _, lying, _| Ok(store::delete(connection, lying.sequence)?))
+            .await
     }
 
     pub async fn abandon(&self, path: &str, token: Uuid) -> Result<(), BusRefusal> {
         self.settle(path, token, |connection, directory, spot, lying, now| {
             if !spot.is_dead && lying.delivery_count >= spot.holder.holding.max_delivery_count {
-                return Ok(retire(connection, directory, &spot.holder, &lying, Retirement::DeliveredTooOften, now)?);
+                return Ok(retire(
+                    connection,
+                    directory,
+                    &spot.holder,
+                    &lying,
+                    Retirement::DeliveredTooOften,
+                    now,
+                )?);
             }
             store::unlock(connection, lying.sequence, false)?;
             spot.waiting().arrived.notify_one();
@@ -155,9 +165,8 @@ impl Broker {
             .await?
             .into_iter()
             .collect();
-        let count = |holder: &Arc<Holder>| {
-            (holder.path.clone(), found.get(&holder.id).copied().unwrap_or_default())
-        };
+        let count =
+            |holder: &Arc<Holder>| (holder.path.clone(), found.get(&holder.id).copied().unwrap_or_default());
         Ok(self.directory.holders().map(count).collect())
     }
 
@@ -186,7 +195,8 @@ fn shortened(text: &str) -> String {
 
 /// `from` and `wait`, in microseconds; the end of time where that is beyond it.
 pub(super) fn later(from: i64, wait: Duration) -> i64 {
-    from.saturating_add(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX)).min(Timestamp::MAX.as_microsecond())
+    from.saturating_add(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX))
+        .min(Timestamp::MAX.as_microsecond())
 }
 
 fn prepare(mut message: Message, inlet: &Inlet) -> Result<Prepared, BusRefusal> {
@@ -223,7 +233,9 @@ fn check(message: &Message) -> Result<(), BusRefusal> {
     ];
     for (name, id) in ids {
         if id.is_some_and(|id| id.chars().count() > ID_CHARS_MAX) {
-            return Err(BusRefusal::Invalid(format!("{name} is longer than {ID_CHARS_MAX} characters: shorten it.")));
+            return Err(BusRefusal::Invalid(format!(
+                "{name} is longer than {ID_CHARS_MAX} characters: shorten it."
+            )));
         }
     }
     if let (Some(session), Some(partition)) = (&message.session_id, &message.partition_key)
@@ -234,7 +246,8 @@ fn check(message: &Message) -> Result<(), BusRefusal> {
     }
     for (name, value) in &message.properties {
         if !matches!(value, Value::String(_) | Value::Number(_) | Value::Bool(_)) {
-            let problem = format!("The property '{name}' is no text, number or boolean: make it one, or leave it out.");
+            let problem =
+                format!("The property '{name}' is no text, number or boolean: make it one, or leave it out.");
             return Err(BusRefusal::Invalid(problem));
         }
     }
@@ -303,7 +316,8 @@ pub(super) fn retire(
             dead_letter(connection, directory, holder, lying, "TTLExpiredException", description, now)
         }
         Retirement::DeliveredTooOften => {
-            let description = format!("The message was not completed in {} deliveries.", lying.delivery_count);
+            let description =
+                format!("The message was not completed in {} deliveries.", lying.delivery_count);
             dead_letter(connection, directory, holder, lying, "MaxDeliveryCountExceeded", &description, now)
         }
     }
@@ -380,102 +394,4 @@ fn forward(
         announce(&destination.live, now, now);
     }
     Ok(true)
-}
-
-/// Brings the table of entities in line with what is declared.
-fn declare(connection: &mut Connection, topology: &Topology) -> rusqlite::Result<Directory> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut directory = Directory::default();
-    let mut declared = Vec::new();
-    let mut id = |path: &str, kind: &str, owner: Option<i64>| -> rusqlite::Result<i64> {
-        transaction.execute(
-            "INSERT INTO entity (path, kind) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET path = excluded.path",
-            params![path, kind],
-        )?;
-        let query = "SELECT id FROM entity WHERE path = ?1 AND kind = ?2";
-        let id = transaction.query_row(query, params![path, kind], |row| row.get(0))?;
-        transaction.execute("UPDATE entity SET owner = ?2 WHERE id = ?1", params![id, owner.unwrap_or(id)])?;
-        declared.push(id);
-        Ok(id)
-    };
-    for queue in &topology.queues {
-        let id = id(&queue.name, "queue", None)?;
-        let holder = holder(id, &queue.name, id, queue.size_bytes_max, &queue.holding);
-        directory.add_holder(holder.clone());
-        directory.add_inlet(Inlet {
-            id,
-            name: queue.name.clone(),
-            duplicate_detection_window: queue.duplicate_detection_window,
-            outlets: vec![Outlet { holder, rules: None }],
-        });
-    }
-    for topic in &topology.topics {
-        let owner = id(&topic.name, "topic", None)?;
-        let mut outlets = Vec::new();
-        for subscription in &topic.subscriptions {
-            let path = format!("{}/Subscriptions/{}", topic.name, subscription.name);
-            let id = id(&path, "subscription", Some(owner))?;
-            let holder = holder(id, &path, owner, topic.size_bytes_max, &subscription.holding);
-            directory.add_holder(holder.clone());
-            outlets.push(Outlet { holder, rules: Some(subscription.rules.clone()) });
-        }
-        directory.add_inlet(Inlet {
-            id: owner,
-            name: topic.name.clone(),
-            duplicate_detection_window: topic.duplicate_detection_window,
-            outlets,
-        });
-    }
-    keep_or_drop_undeclared(&transaction, &mut directory, &declared)?;
-    recount(&transaction)?;
-    transaction.commit()?;
-    Ok(directory)
-}
-
-fn holder(id: i64, path: &str, owner: i64, size_bytes_max: u64, holding: &Holding) -> Arc<Holder> {
-    Arc::new(Holder {
-        id,
-        path: path.to_owned(),
-        owner,
-        size_bytes_max,
-        holding: holding.clone(),
-        live: Waiting::new(),
-        dead: Waiting::new(),
-    })
-}
-
-/// What is no longer declared goes when it is empty; otherwise it can be received from, not sent to.
-fn keep_or_drop_undeclared(
-    transaction: &Connection,
-    directory: &mut Directory,
-    declared: &[i64],
-) -> rusqlite::Result<()> {
-    let mut statement = transaction.prepare(
-        "SELECT id, path, owner, EXISTS (SELECT 1 FROM message WHERE entity = entity.id) FROM entity",
-    )?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
-    for row in rows {
-        let (id, path, owner, holds_messages): (i64, String, i64, bool) = row?;
-        if declared.contains(&id) {
-            continue;
-        }
-        if holds_messages {
-            directory.add_holder(holder(id, &path, owner, 0, &Holding::default()));
-        } else {
-            transaction.execute("DELETE FROM entity WHERE id = ?1", [id])?;
-            transaction.execute("DELETE FROM seen WHERE entity = ?1", [id])?;
-        }
-    }
-    Ok(())
-}
-
-/// A subscription's topic may have been declared anew: count every size where it now belongs.
-fn recount(transaction: &Connection) -> rusqlite::Result<()> {
-    transaction.execute_batch(
-        "UPDATE message SET owner = (SELECT owner FROM entity WHERE id = message.entity)
-         WHERE owner <> (SELECT owner FROM entity WHERE id = message.entity);
-         UPDATE entity SET bytes = 0;
-         UPDATE entity SET bytes = total.size
-         FROM (SELECT owner, sum(size) AS size FROM message GROUP BY owner) AS total WHERE total.owner = entity.id;",
-    )
 }

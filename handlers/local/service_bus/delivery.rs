@@ -213,4 +213,3 @@ fn take(
         dead_letter_source: lying.source.clone(),
     })
 }
-

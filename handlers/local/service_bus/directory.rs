@@ -132,7 +132,9 @@ impl Directory {
             return Ok(inlet.clone());
         }
         if self.spot(path).is_ok() {
-            return Err(BusRefusal::Invalid(format!("'{path}' takes no messages: send to a queue or a topic.")));
+            return Err(BusRefusal::Invalid(format!(
+                "'{path}' takes no messages: send to a queue or a topic."
+            )));
         }
         Err(BusRefusal::EntityNotFound(path.to_owned()))
     }
@@ -147,7 +149,9 @@ impl Directory {
             return Ok(Spot { holder: holder.clone(), is_dead });
         }
         if self.inlets.contains_key(holder) {
-            let problem = format!("'{path}' is a topic: receive from one of its subscriptions, '{path}/Subscriptions/name'.");
+            let problem = format!(
+                "'{path}' is a topic: receive from one of its subscriptions, '{path}/Subscriptions/name'."
+            );
             return Err(BusRefusal::Invalid(problem));
         }
         Err(BusRefusal::EntityNotFound(path.to_owned()))

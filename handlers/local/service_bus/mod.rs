@@ -8,6 +8,7 @@
 //! sent, not when it is due.
 
 mod broker;
+mod declare;
 mod delivery;
 mod directory;
 mod filter;
@@ -23,11 +24,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use self::{broker::Broker, delivery::Taking};
 pub use self::{
     filter::{CorrelationFilter, Filter, FilterError, SqlFilter},
     topology::{Holding, Queue, Rule, Subscription, TenantTemplate, Topic, Topology, TopologyError},
 };
-use self::{broker::Broker, delivery::Taking};
 use crate::{
     local::database::{DatabaseFault, OpenError},
     ports::clock::Clock,

@@ -90,7 +90,11 @@ fn lying(row: &Row<'_>) -> rusqlite::Result<Lying> {
     })
 }
 
-pub(super) fn insert(connection: &Connection, holder: &Holder, arrival: &Arrival<'_>) -> Result<(), DatabaseFault> {
+pub(super) fn insert(
+    connection: &Connection,
+    holder: &Holder,
+    arrival: &Arrival<'_>,
+) -> Result<(), DatabaseFault> {
     connection
         .prepare_cached(
             "INSERT INTO message (entity, owner, enqueued_at, expires_at, size, source, head, body)
@@ -147,7 +151,12 @@ pub(super) fn forget(connection: &Connection, now: i64, max: u32) -> Result<usiz
 }
 
 /// The first messages that are visible.
-pub(super) fn visible(connection: &Connection, spot: &Spot, now: i64, max: u32) -> Result<Vec<Lying>, DatabaseFault> {
+pub(super) fn visible(
+    connection: &Connection,
+    spot: &Spot,
+    now: i64,
+    max: u32,
+) -> Result<Vec<Lying>, DatabaseFault> {
     let query = format!(
         "SELECT {LYING} FROM message WHERE entity = ?1 AND dead = ?2 AND enqueued_at <= ?3
          AND (locked_until IS NULL OR locked_until <= ?3) ORDER BY enqueued_at, sequence LIMIT ?4"
@@ -161,7 +170,9 @@ pub(super) fn visible(connection: &Connection, spot: &Spot, now: i64, max: u32) 
 pub(super) fn next_due(connection: &Connection, spot: &Spot, now: i64) -> Result<i64, DatabaseFault> {
     let place = params![spot.holder.id, spot.is_dead, now];
     let enqueued: Option<i64> = connection
-        .prepare_cached("SELECT min(enqueued_at) FROM message WHERE entity = ?1 AND dead = ?2 AND enqueued_at > ?3")?
+        .prepare_cached(
+            "SELECT min(enqueued_at) FROM message WHERE entity = ?1 AND dead = ?2 AND enqueued_at > ?3",
+        )?
         .query_row(place, |row| row.get(0))?;
     let unlocked: Option<i64> = connection
         .prepare_cached(
@@ -183,7 +194,12 @@ pub(super) fn content(connection: &Connection, sequence: i64) -> Result<Message,
     Ok(Message { body, ..message })
 }
 
-pub(super) fn lock(connection: &Connection, sequence: i64, token: Uuid, until: i64) -> Result<(), DatabaseFault> {
+pub(super) fn lock(
+    connection: &Connection,
+    sequence: i64,
+    token: Uuid,
+    until: i64,
+) -> Result<(), DatabaseFault> {
     connection
         .prepare_cached(
             "UPDATE message SET lock_token = ?2, locked_until = ?3, delivery_count = delivery_count + 1
@@ -243,7 +259,11 @@ pub(super) fn bury(connection: &Connection, sequence: i64, head: &str) -> Result
 }
 
 /// The first messages that have expired, anywhere, with their holders.
-pub(super) fn expired(connection: &Connection, now: i64, max: u32) -> Result<Vec<(i64, Lying)>, DatabaseFault> {
+pub(super) fn expired(
+    connection: &Connection,
+    now: i64,
+    max: u32,
+) -> Result<Vec<(i64, Lying)>, DatabaseFault> {
     let query = format!(
         "SELECT {LYING}, entity FROM message WHERE dead = 0 AND expires_at IS NOT NULL AND expires_at <= ?1
          AND (locked_until IS NULL OR locked_until <= ?1) ORDER BY expires_at LIMIT ?2"
@@ -269,15 +289,22 @@ pub(super) fn exhausted(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Holder to (active, dead-lettered, scheduled).
-pub(super) fn counts(connection: &Connection, now: i64) -> Result<Vec<(i64, (u64, u64, u64))>, DatabaseFault> {
+/// Active, dead-lettered and scheduled messages.
+pub(super) type Counts = (u64, u64, u64);
+
+/// Holder to what it holds.
+pub(super) fn counts(
+    connection: &Connection,
+    now: i64,
+) -> Result<Vec<(i64, Counts)>, DatabaseFault> {
     let mut statement = connection.prepare_cached(
         "SELECT entity, sum(dead = 0 AND enqueued_at <= ?1), sum(dead), sum(dead = 0 AND enqueued_at > ?1)
          FROM message GROUP BY entity",
     )?;
-    let count = |row: &Row<'_>, index: usize| Ok::<_, rusqlite::Error>(row.get::<_, i64>(index)?.unsigned_abs());
-    let rows =
-        statement.query_map([now], |row| Ok((row.get(0)?, (count(row, 1)?, count(row, 2)?, count(row, 3)?))))?;
+    let count =
+        |row: &Row<'_>, index: usize| Ok::<_, rusqlite::Error>(row.get::<_, i64>(index)?.unsigned_abs());
+    let rows = statement
+        .query_map([now], |row| Ok((row.get(0)?, (count(row, 1)?, count(row, 2)?, count(row, 3)?))))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 

@@ -173,3 +173,25 @@ fn times_sort_as_their_texts_do_and_come_back_whole() {
     assert!(texts.is_sorted());
     assert_eq!(texts.map(|text| text.parse::<Timestamp>().unwrap()), times);
 }
+
+struct Stopped;
+
+impl Clock for Stopped {
+    fn now(&self) -> Timestamp {
+        Timestamp::UNIX_EPOCH
+    }
+}
+
+#[tokio::test]
+async fn a_document_is_gone_for_reads_and_writes_at_the_same_instant() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&directory.path().join("a.db"), Arc::new(Stopped)).unwrap();
+    // The purge of the first commit is out of the way before the documents are there.
+    store.next_purge.store(i64::MAX, Ordering::Relaxed);
+    let expired = || Document { ttl_seconds: Some(0), ..document("a", json!({})) };
+    let etags = store.commit(&home(), vec![Write::Create(expired())]).await.unwrap();
+    assert_eq!(store.read(&key("a")).await.unwrap(), None);
+    let guarded = store.commit(&home(), vec![Write::Replace(expired(), etags[0].clone())]).await;
+    assert!(matches!(guarded, Err(StoreFault::Conflict(id)) if id == "a"));
+    assert!(store.commit(&home(), vec![Write::Create(expired())]).await.is_ok());
+}

@@ -70,7 +70,7 @@ pub(super) async fn completed(platform: &Platform, operation: &Operation, mut si
     end(platform, operation, site, slot, slot_loaded, event, caused_by, Then::Succeeded(detail)).await
 }
 
-/// Marks what served before as retired, so that it goes in time.
+/// Marks what served before as retired, so that it goes in time; all traffic has left it.
 async fn retire_previous(ledger: &Ledger, site: &mut Site, slot: &Slot, now: Timestamp) -> Result<(), Fault> {
     let Some(before) = &slot.serving else { return Ok(()) };
     if before.deployment_id == site.deployment.deployment_id {
@@ -78,7 +78,7 @@ async fn retire_previous(ledger: &Ledger, site: &mut Site, slot: &Slot, now: Tim
     }
     let loaded = ledger.load::<RuntimeDeployment>(&site.commit.partition, before.deployment_id.as_str()).await?;
     let (Some(before), loaded) = loaded.take() else { return Ok(()) };
-    site.commit.put(&loaded, &RuntimeDeployment { retired_at: Some(now), ..before })
+    site.commit.put(&loaded, &RuntimeDeployment { retired_at: Some(now), weight: 0, weight_in_place: 0, ..before })
 }
 
 /// What was there before serves again.
@@ -125,12 +125,12 @@ pub(super) async fn rolled_back(platform: &Platform, operation: &Operation, mut 
     end(platform, operation, site, slot, slot_loaded, event, caused_by, then).await
 }
 
-/// The deployment that serves again is no longer retired.
+/// The deployment that serves again is no longer retired, and has all the traffic.
 async fn revive(ledger: &Ledger, site: &mut Site, restored: Option<&Serving>) -> Result<(), Fault> {
     let Some(restored) = restored else { return Ok(()) };
     let loaded = ledger.load::<RuntimeDeployment>(&site.commit.partition, restored.deployment_id.as_str()).await?;
     let (Some(older), loaded) = loaded.take() else { return Ok(()) };
-    site.commit.put(&loaded, &RuntimeDeployment { retired_at: None, ..older })
+    site.commit.put(&loaded, &RuntimeDeployment { retired_at: None, weight: 100, weight_in_place: 100, ..older })
 }
 
 /// It ends without having served, and there is nothing, or no way, to go back to.

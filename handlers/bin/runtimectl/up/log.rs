@@ -27,10 +27,6 @@ impl Log {
         Ok(Self { path: Arc::new(path.to_owned()), file: Arc::new(Mutex::new(append(path)?)) })
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// A line that is JSON already.
     pub fn line(&self, line: &str) {
         let mut file = self.file.lock().expect("nobody panics while holding the log");

@@ -12,6 +12,7 @@ mod world;
 
 use std::{process::ExitCode, time::Duration};
 
+pub use data::{ContextFile, temporary};
 pub use guardian::{GUARD_ARGUMENT, guard};
 pub use world::{World, WorldOptions};
 
@@ -32,10 +33,15 @@ pub async fn run(args: &UpArgs, out: &Out) -> Result<ExitCode, Failure> {
     introduce(&world, args.ephemeral, out)?;
     let ended = world.run(stop_signal()).await;
     out.note("Stopping.");
+    stop(world, out).await;
+    ended.map(|()| ExitCode::SUCCESS)
+}
+
+/// Stops the platform, in order as long as that takes no longer than it should.
+pub async fn stop(world: World, out: &Out) {
     if tokio::time::timeout(STOP_TIMEOUT, world.stop()).await.is_err() {
         out.note("Something did not stop in time and is ended the hard way.");
     }
-    ended.map(|()| ExitCode::SUCCESS)
 }
 
 fn introduce(world: &World, ephemeral: bool, out: &Out) -> Result<(), Failure> {
@@ -59,7 +65,7 @@ fn introduce(world: &World, ephemeral: bool, out: &Out) -> Result<(), Failure> {
 
 /// Ends with the first Ctrl-C or SIGTERM; a second one ends the process at once, and the guardian
 /// ends what it had started.
-async fn stop_signal() {
+pub async fn stop_signal() {
     let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
         Ok(signal) => signal,
         Err(_) => return std::future::pending().await,

@@ -28,13 +28,12 @@ pub(super) fn holds(condition: &Condition, message: &Message) -> Option<bool> {
         Condition::Compare { left, by, right } => compare(value(left, message)?, *by, value(right, message)?),
         Condition::In { value: wanted, list } => {
             let wanted = value(wanted, message)?;
-            list.iter().fold(Some(false), |so_far, item| {
-                let same = value(item, message).and_then(|item| compare(wanted, Comparison::Equal, item));
-                or(so_far, same)
-            })
+            let is = |item| value(item, message).and_then(|item| compare(wanted, Comparison::Equal, item));
+            list.iter().map(is).fold(Some(false), or)
         }
         Condition::Like { value: text, pattern: wanted, escape } => {
-            let (Datum::Text(text), Datum::Text(wanted)) = (value(text, message)?, value(wanted, message)?) else {
+            let (Datum::Text(text), Datum::Text(wanted)) = (value(text, message)?, value(wanted, message)?)
+            else {
                 return None;
             };
             let escape = match escape {
@@ -73,7 +72,10 @@ fn compare(left: Datum<'_>, by: Comparison, right: Datum<'_>) -> Option<bool> {
             return match by {
                 Comparison::Equal => Some(left == right),
                 Comparison::NotEqual => Some(left != right),
-                Comparison::Less | Comparison::LessOrEqual | Comparison::Greater | Comparison::GreaterOrEqual => None,
+                Comparison::Less
+                | Comparison::LessOrEqual
+                | Comparison::Greater
+                | Comparison::GreaterOrEqual => None,
             };
         }
         (left, right) => decimal(left)?.partial_cmp(&decimal(right)?)?,
@@ -101,7 +103,9 @@ fn value<'m>(operand: &'m Operand, message: &'m Message) -> Option<Datum<'m>> {
             Datum::Decimal(value) => Some(Datum::Decimal(-value)),
             Datum::Text(_) | Datum::Boolean(_) => None,
         },
-        Operand::Arithmetic { left, by, right } => calculate(value(left, message)?, *by, value(right, message)?),
+        Operand::Arithmetic { left, by, right } => {
+            calculate(value(left, message)?, *by, value(right, message)?)
+        }
     }
 }
 
@@ -110,7 +114,9 @@ fn found<'m>(name: &Property, message: &'m Message) -> Option<Datum<'m>> {
         Property::User(name) => match property(message, name)? {
             Value::String(text) => Some(Datum::Text(text)),
             Value::Bool(value) => Some(Datum::Boolean(*value)),
-            Value::Number(number) => number.as_i64().map(Datum::Integer).or_else(|| number.as_f64().map(Datum::Decimal)),
+            Value::Number(number) => {
+                number.as_i64().map(Datum::Integer).or_else(|| number.as_f64().map(Datum::Decimal))
+            }
             Value::Null | Value::Array(_) | Value::Object(_) => None,
         },
         Property::System(property) => {
@@ -356,12 +362,32 @@ mod tests {
     #[test]
     fn a_bad_filter_is_refused_with_its_column() {
         let table = [
-            ("cs-event-type = 'x'", 1, "`cs-event-type` subtracts one property from another: write [cs-event-type] for the property of that name, or put spaces around the minus to subtract"),
-            ("one = 1 AND user.cs-tenant-id = 'x'", 18, "`cs-tenant-id` subtracts one property from another: write [cs-tenant-id] for the property of that name, or put spaces around the minus to subtract"),
+            (
+                "cs-event-type = 'x'",
+                1,
+                "`cs-event-type` subtracts one property from another: write [cs-event-type] for the property of that name, or put spaces around the minus to subtract",
+            ),
+            (
+                "one = 1 AND user.cs-tenant-id = 'x'",
+                18,
+                "`cs-tenant-id` subtracts one property from another: write [cs-tenant-id] for the property of that name, or put spaces around the minus to subtract",
+            ),
             ("", 1, "the filter is empty: write `1 = 1` to let everything through"),
-            ("yes", 1, "this is a value, not a condition: compare it with something, e.g. `[name] = 'value'` or `1 = 1`"),
-            ("one = 1 AND yes", 13, "this is a value, not a condition: compare it with something, e.g. `[name] = 'value'` or `1 = 1`"),
-            ("(one = 1) = 2", 1, "this is a condition, not a value: it cannot be compared or calculated with"),
+            (
+                "yes",
+                1,
+                "this is a value, not a condition: compare it with something, e.g. `[name] = 'value'` or `1 = 1`",
+            ),
+            (
+                "one = 1 AND yes",
+                13,
+                "this is a value, not a condition: compare it with something, e.g. `[name] = 'value'` or `1 = 1`",
+            ),
+            (
+                "(one = 1) = 2",
+                1,
+                "this is a condition, not a value: it cannot be compared or calculated with",
+            ),
             ("one = ", 7, "expected a property or a value, found the end"),
             ("one = 1 one = 2", 9, "expected AND, OR or the end, found `one`"),
             ("one == 1", 6, "expected a property or a value, found `=`"),
@@ -370,9 +396,17 @@ mod tests {
             ("[one = 1", 1, "`[` is never closed by `]`"),
             ("[] = 1", 1, "`[]` names no property"),
             ("one = 1x", 7, "`1x` is not a number"),
-            ("one = 99999999999999999999", 7, "`99999999999999999999` is out of range: whole numbers have 64 bits"),
+            (
+                "one = 99999999999999999999",
+                7,
+                "`99999999999999999999` is out of range: whole numbers have 64 bits",
+            ),
             ("one ~ 1", 5, "`~` means nothing here"),
-            ("sys.Body = 'x'", 5, "there is no system property `Body`: there are MessageId, CorrelationId, To, ReplyTo, Label, SessionId, ReplyToSessionId, ContentType, PartitionKey"),
+            (
+                "sys.Body = 'x'",
+                5,
+                "there is no system property `Body`: there are MessageId, CorrelationId, To, ReplyTo, Label, SessionId, ReplyToSessionId, ContentType, PartitionKey",
+            ),
             ("app.name = 'x'", 1, "`app` is no scope: write sys.name, user.name or [app.name]"),
             ("newid() = 'x'", 1, "the function `newid` is not supported: name the property itself"),
             ("one IN 1", 8, "expected `(` and a list of values, found `1`"),
@@ -382,7 +416,11 @@ mod tests {
             ("1 IS NULL", 1, "IS NULL is asked of properties only"),
             ("name LIKE 5", 11, "LIKE takes a text with the wildcards % and _"),
             ("name LIKE 'a' ESCAPE 'xy'", 22, "ESCAPE takes a text of one character"),
-            ("name LIKE 'a\\' ESCAPE '\\'", 11, "the pattern ends with its escape character, which escapes nothing"),
+            (
+                "name LIKE 'a\\' ESCAPE '\\'",
+                11,
+                "the pattern ends with its escape character, which escapes nothing",
+            ),
         ];
         for (text, column, problem) in table {
             assert_eq!(refused(text), (column, problem.to_owned()), "{text}");
@@ -393,7 +431,10 @@ mod tests {
     fn length_and_nesting_have_limits() {
         let deep = format!("{}1 = 1{}", "(".repeat(65), ")".repeat(65));
         assert_eq!(refused(&deep), (66, "more than 64 levels within each other".to_owned()));
-        assert_eq!(refused(&format!("{}1 = 1", "NOT ".repeat(70))).1, "more than 64 levels within each other");
+        assert_eq!(
+            refused(&format!("{}1 = 1", "NOT ".repeat(70))).1,
+            "more than 64 levels within each other"
+        );
         assert_eq!(refused(&"x".repeat(1025)), (1025, "a filter has at most 1024 characters".to_owned()));
     }
 

@@ -183,7 +183,8 @@ mod tests {
         assert!(both("deploy", "env-1"));
         assert!(!both("deploy", "env-2"));
         assert!(!both("other", "env-1"));
-        let correlated = CorrelationFilter { correlation_id: Some("c".into()), ..CorrelationFilter::default() };
+        let correlated =
+            CorrelationFilter { correlation_id: Some("c".into()), ..CorrelationFilter::default() };
         assert!(!Filter::Correlation(correlated).matches(&message()), "an absent property equals nothing");
     }
 }

@@ -102,7 +102,9 @@ pub(super) fn parse(text: &str) -> Result<Condition, FilterError> {
     let condition = parser.or()?.condition()?;
     match parser.tokens.get(parser.next) {
         None => Ok(condition),
-        Some(token) => refuse(token.column, format!("expected AND, OR or the end, found {}", name(&token.word))),
+        Some(token) => {
+            refuse(token.column, format!("expected AND, OR or the end, found {}", name(&token.word)))
+        }
     }
 }
 
@@ -135,9 +137,10 @@ impl Placed {
     fn operand(self) -> Result<Operand, FilterError> {
         match self.part {
             Part::Operand(operand) => Ok(operand),
-            Part::Condition(_) => {
-                refuse(self.column, "this is a condition, not a value: it cannot be compared or calculated with")
-            }
+            Part::Condition(_) => refuse(
+                self.column,
+                "this is a condition, not a value: it cannot be compared or calculated with",
+            ),
         }
     }
 }
@@ -181,7 +184,10 @@ impl Parser<'_> {
         refuse(self.column(), format!("expected {what}, found {found}"))
     }
 
-    fn nested<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, FilterError>) -> Result<T, FilterError> {
+    fn nested<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, FilterError>,
+    ) -> Result<T, FilterError> {
         if self.depth == NESTING_MAX {
             return refuse(self.column(), format!("more than {NESTING_MAX} levels within each other"));
         }
@@ -389,7 +395,10 @@ impl Parser<'_> {
         let plain = matches!(self.word(), Some(Word::Plain(_)));
         self.next += 1;
         if plain && matches!(self.word(), Some(Word::Symbol("("))) {
-            return refuse(column, format!("the function `{first}` is not supported: name the property itself"));
+            return refuse(
+                column,
+                format!("the function `{first}` is not supported: name the property itself"),
+            );
         }
         if !self.symbol(".") {
             return Ok(Property::User(first));
@@ -402,7 +411,10 @@ impl Parser<'_> {
         match first.to_ascii_lowercase().as_str() {
             "user" => Ok(Property::User(member)),
             "sys" => system_property(&member, member_column),
-            _ => refuse(column, format!("`{first}` is no scope: write sys.{member}, user.{member} or [{first}.{member}]")),
+            _ => refuse(
+                column,
+                format!("`{first}` is no scope: write sys.{member}, user.{member} or [{first}.{member}]"),
+            ),
         }
     }
 }

@@ -124,14 +124,18 @@ impl Face {
             .into_owned();
         self.authorize(&parts.headers, &path)?;
         let Some(target) = Target::of(&path) else {
-            let detail = format!("There is nothing at '{path}': write '/entity/messages' or '/entity/messages/head'.");
+            let detail =
+                format!("There is nothing at '{path}': write '/entity/messages' or '/entity/messages/head'.");
             return Err(Refused::new(StatusCode::NOT_FOUND, detail));
         };
         match (&parts.method, target) {
             (&Method::POST, Target::Messages(entity)) => self.send(&entity, &parts.headers, body).await,
             (&Method::POST, Target::Head(entity)) => {
                 let received = self.bus.receive(&entity, 1, wait(&parts.uri)?).await?;
-                Ok(received.into_iter().next().map_or_else(nothing, |received| peeked(received, &entity, &parts)))
+                Ok(received
+                    .into_iter()
+                    .next()
+                    .map_or_else(nothing, |received| peeked(received, &entity, &parts)))
             }
             (&Method::DELETE, Target::Head(entity)) => {
                 let received = self.bus.take(&entity, 1, wait(&parts.uri)?).await?;
@@ -159,7 +163,8 @@ impl Face {
     }
 
     fn authorize(&self, headers: &HeaderMap, path: &str) -> Result<(), Refused> {
-        let refuse = |problem: String| Refused::new(StatusCode::UNAUTHORIZED, format!("Not authorized: {problem}."));
+        let refuse =
+            |problem: String| Refused::new(StatusCode::UNAUTHORIZED, format!("Not authorized: {problem}."));
         let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let now = self.bus.now();
         match authorization {
@@ -170,7 +175,10 @@ impl Face {
             Some(value) if value.starts_with("SharedAccessSignature") => {
                 sas::check(value, path, &self.sas, now).map_err(|problem| refuse(problem.to_string()))
             }
-            _ => Err(refuse("the request needs an Authorization header, with a bearer token or a shared access signature".to_owned())),
+            _ => Err(refuse(
+                "the request needs an Authorization header, with a bearer token or a shared access signature"
+                    .to_owned(),
+            )),
         }
     }
 
@@ -180,8 +188,11 @@ impl Face {
         let is_batch = content_type
             .and_then(|value| value.split(';').next())
             .is_some_and(|value| value.trim().eq_ignore_ascii_case(properties::BATCH));
-        let messages =
-            if is_batch { properties::batch(&body) } else { properties::message(headers, body).map(|one| vec![one]) };
+        let messages = if is_batch {
+            properties::batch(&body)
+        } else {
+            properties::message(headers, body).map(|one| vec![one])
+        };
         let messages = messages.map_err(|problem| Refused::new(StatusCode::BAD_REQUEST, problem))?;
         self.bus.send(entity, messages).await?;
         Ok(StatusCode::CREATED.into_response())
@@ -197,7 +208,8 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Refused> {
     match Limited::new(body, MESSAGE_BYTES_MAX).collect().await {
         Ok(body) => Ok(body.to_bytes().into()),
         Err(error) if error.is::<LengthLimitError>() => {
-            let detail = format!("The message is larger than the {MESSAGE_BYTES_MAX} bytes that are allowed.");
+            let detail =
+                format!("The message is larger than the {MESSAGE_BYTES_MAX} bytes that are allowed.");
             Err(Refused::new(StatusCode::FORBIDDEN, detail))
         }
         Err(_) => Err(Refused::new(StatusCode::BAD_REQUEST, "The body broke off.")),
@@ -206,17 +218,24 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Refused> {
 
 fn wait(uri: &Uri) -> Result<Duration, Refused> {
     let query = uri.query().unwrap_or_default();
-    let timeout = query.split('&').filter_map(|pair| pair.split_once('=')).find(|(name, _)| *name == "timeout");
+    let timeout =
+        query.split('&').filter_map(|pair| pair.split_once('=')).find(|(name, _)| *name == "timeout");
     let Some((_, seconds)) = timeout else { return Ok(WAIT_DEFAULT) };
     let seconds = seconds.parse().map(Duration::from_secs).map_err(|_| {
-        Refused::new(StatusCode::BAD_REQUEST, format!("timeout={seconds} is no number of seconds: write e.g. timeout=10."))
+        Refused::new(
+            StatusCode::BAD_REQUEST,
+            format!("timeout={seconds} is no number of seconds: write e.g. timeout=10."),
+        )
     })?;
     Ok(seconds.min(WAIT_MAX))
 }
 
 fn token(lock: &str) -> Result<Uuid, Refused> {
     lock.parse().map_err(|_| {
-        Refused::new(StatusCode::BAD_REQUEST, format!("'{lock}' is no lock token: write the LockToken of the BrokerProperties."))
+        Refused::new(
+            StatusCode::BAD_REQUEST,
+            format!("'{lock}' is no lock token: write the LockToken of the BrokerProperties."),
+        )
     })
 }
 
@@ -227,7 +246,8 @@ fn nothing() -> Response {
 fn peeked(received: Received, entity: &str, parts: &axum::http::request::Parts) -> Response {
     let mut headers = properties::headers(&received);
     let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = host.or_else(|| parts.uri.authority().map(axum::http::uri::Authority::as_str)).unwrap_or("localhost");
+    let host =
+        host.or_else(|| parts.uri.authority().map(axum::http::uri::Authority::as_str)).unwrap_or("localhost");
     let location =
         format!("https://{host}/{entity}/messages/{}/{}", received.sequence_number, received.lock_token);
     if let Ok(location) = HeaderValue::from_str(&location) {

@@ -113,14 +113,27 @@ fn property(name: &str, value: &[u8]) -> Result<Value, String> {
 
 /// The messages of a batch.
 pub(super) fn batch(body: &[u8]) -> Result<Vec<Message>, String> {
-    let items: Vec<Map<String, Value>> = serde_json::from_slice(body)
-        .map_err(|error| format!("The batch must be a JSON list of objects (line {}, column {}).", error.line(), error.column()))?;
-    items.iter().enumerate().map(|(index, item)| batch_item(item).map_err(|problem| format!("Message {index}: {problem}"))).collect()
+    let items: Vec<Map<String, Value>> = serde_json::from_slice(body).map_err(|error| {
+        format!(
+            "The batch must be a JSON list of objects (line {}, column {}).",
+            error.line(),
+            error.column()
+        )
+    })?;
+    items
+        .iter()
+        .enumerate()
+        .map(|(index, item)| batch_item(item).map_err(|problem| format!("Message {index}: {problem}")))
+        .collect()
 }
 
 fn batch_item(item: &Map<String, Value>) -> Result<Message, String> {
-    if let Some(unknown) = item.keys().find(|key| !["Body", "BrokerProperties", "UserProperties"].contains(&key.as_str())) {
-        return Err(format!("'{unknown}' is not known: there are Body, BrokerProperties and UserProperties."));
+    if let Some(unknown) =
+        item.keys().find(|key| !["Body", "BrokerProperties", "UserProperties"].contains(&key.as_str()))
+    {
+        return Err(format!(
+            "'{unknown}' is not known: there are Body, BrokerProperties and UserProperties."
+        ));
     }
     let mut message = match item.get("BrokerProperties") {
         None => Message::default(),
@@ -130,7 +143,8 @@ fn batch_item(item: &Map<String, Value>) -> Result<Message, String> {
     match item.get("UserProperties") {
         None => {}
         Some(Value::Object(members)) => {
-            message.properties = members.iter().map(|(name, value)| (name.clone(), value.clone())).collect::<BTreeMap<_, _>>();
+            message.properties =
+                members.iter().map(|(name, value)| (name.clone(), value.clone())).collect::<BTreeMap<_, _>>();
         }
         Some(_) => return Err("UserProperties must be an object.".to_owned()),
     }
@@ -144,7 +158,8 @@ fn batch_item(item: &Map<String, Value>) -> Result<Message, String> {
 fn with_broker_properties(members: &Map<String, Value>, place: &str) -> Result<Message, String> {
     let mut message = Message::default();
     for (name, value) in members.iter().filter(|(_, value)| !value.is_null()) {
-        let text = || value.as_str().map(str::to_owned).ok_or_else(|| format!("In {place}, {name} must be a text."));
+        let text =
+            || value.as_str().map(str::to_owned).ok_or_else(|| format!("In {place}, {name} must be a text."));
         match name.as_str() {
             "MessageId" => message.message_id = text()?,
             "CorrelationId" => message.correlation_id = Some(text()?),
@@ -158,7 +173,9 @@ fn with_broker_properties(members: &Map<String, Value>, place: &str) -> Result<M
             "TimeToLive" => message.time_to_live = Some(seconds(value, place)?),
             "ScheduledEnqueueTimeUtc" => message.scheduled_enqueue_time = Some(time(&text()?, place)?),
             name if READ_ONLY.contains(&name) => {}
-            name => return Err(format!("In {place}, {name} is not known: names are written as in MessageId.")),
+            name => {
+                return Err(format!("In {place}, {name} is not known: names are written as in MessageId."));
+            }
         }
     }
     Ok(message)

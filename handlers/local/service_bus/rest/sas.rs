@@ -46,7 +46,8 @@ pub(super) enum SasRefused {
 pub(super) fn check(authorization: &str, path: &str, key: &SasKey, now: Timestamp) -> Result<(), SasRefused> {
     let fields = authorization.trim_start_matches("SharedAccessSignature").trim();
     let field = |name: &str| {
-        let mut values = fields.split('&').filter_map(|field| field.split_once('=')).filter(|(key, _)| *key == name);
+        let mut values =
+            fields.split('&').filter_map(|field| field.split_once('=')).filter(|(key, _)| *key == name);
         match (values.next(), values.next()) {
             (Some((_, value)), None) => Ok(value),
             _ => Err(SasRefused::Malformed),
@@ -117,8 +118,18 @@ mod tests {
             ("https://bus.localhost/", "/deploy/messages", 999, Ok(())),
             ("sb://bus.localhost", "/deploy/messages", 999, Ok(())),
             ("https://bus.localhost/Deploy", "/deploy/messages/head", 999, Ok(())),
-            ("https://bus.localhost/deploy", "/deployment/messages", 999, elsewhere("https://bus.localhost/deploy")),
-            ("https://bus.localhost/sweep", "/deploy/messages", 999, elsewhere("https://bus.localhost/sweep")),
+            (
+                "https://bus.localhost/deploy",
+                "/deployment/messages",
+                999,
+                elsewhere("https://bus.localhost/deploy"),
+            ),
+            (
+                "https://bus.localhost/sweep",
+                "/deploy/messages",
+                999,
+                elsewhere("https://bus.localhost/sweep"),
+            ),
             ("https://bus.localhost/", "/deploy/messages", 1000, Err(SasRefused::Expired)),
         ];
         for (resource, path, now, expected) in table {

@@ -118,7 +118,8 @@ impl Topology {
         if size > FILE_BYTES_MAX {
             return Err(unreadable(format!("has {size} bytes, {FILE_BYTES_MAX} are allowed")));
         }
-        let text = fs::read_to_string(file).map_err(|error| unreadable(format!("cannot be read: {error}")))?;
+        let text =
+            fs::read_to_string(file).map_err(|error| unreadable(format!("cannot be read: {error}")))?;
         Self::parse(&name, &text)
     }
 
@@ -150,9 +151,16 @@ impl Topology {
         event_types: &[&str],
     ) -> Result<Self, TopologyError> {
         let file = self.file.clone();
-        let error = |path: &str, problem: String| TopologyError { file: file.clone(), path: path.to_owned(), problem };
+        let error = |path: &str, problem: String| TopologyError {
+            file: file.clone(),
+            path: path.to_owned(),
+            problem,
+        };
         let template = self.per_tenant.clone().ok_or_else(|| {
-            error("perTenantTemplate", "is not declared, so no subscription can be made for a tenant".to_owned())
+            error(
+                "perTenantTemplate",
+                "is not declared, so no subscription can be made for a tenant".to_owned(),
+            )
         })?;
         let subscription = template
             .subscription(subscriber, tenant_id, event_types)
@@ -172,7 +180,12 @@ impl Topology {
 }
 
 impl TenantTemplate {
-    fn subscription(&self, subscriber: &str, tenant_id: &str, event_types: &[&str]) -> Result<Subscription, String> {
+    fn subscription(
+        &self,
+        subscriber: &str,
+        tenant_id: &str,
+        event_types: &[&str],
+    ) -> Result<Subscription, String> {
         if event_types.is_empty() {
             return Err("a tenant's subscription needs at least one event type".to_owned());
         }
@@ -183,7 +196,8 @@ impl TenantTemplate {
                 let value = value.replace("{tenantId}", tenant_id).replace("{eventType}", event_type);
                 (property.clone(), Value::String(value))
             });
-            let filter = CorrelationFilter { properties: properties.collect(), ..CorrelationFilter::default() };
+            let filter =
+                CorrelationFilter { properties: properties.collect(), ..CorrelationFilter::default() };
             let name = if index == 0 { DEFAULT_RULE } else { event_type };
             Rule { name: name.to_owned(), filter: Filter::Correlation(filter) }
         });

@@ -80,7 +80,11 @@ struct Reader<'f> {
 
 impl Reader<'_> {
     fn wrong(&mut self, path: &str, problem: impl Into<String>) {
-        self.errors.push(TopologyError { file: self.file.to_owned(), path: path.to_owned(), problem: problem.into() });
+        self.errors.push(TopologyError {
+            file: self.file.to_owned(),
+            path: path.to_owned(),
+            problem: problem.into(),
+        });
     }
 
     fn topology(&mut self, value: &Value) -> Topology {
@@ -108,7 +112,8 @@ impl Reader<'_> {
     }
 
     fn queue(&mut self, path: String, value: &Value) -> Option<Queue> {
-        let known = [&["name", "duplicateDetectionWindow", "maxSizeMegabytes"], &HOLDING_MEMBERS[..]].concat();
+        let known =
+            [&["name", "duplicateDetectionWindow", "maxSizeMegabytes"], &HOLDING_MEMBERS[..]].concat();
         let object = self.object(path, value, &known)?;
         let holding = self.holding(&object);
         let duplicate_detection_window = self.duplicate_detection(&object);
@@ -254,7 +259,10 @@ impl Reader<'_> {
         let name = self.text(&object, "name").unwrap_or_default();
         for part in ["{subscriber}", "{tenantId}"] {
             if !name.contains(part) {
-                self.wrong(&object.at("name"), format!("must contain `{part}`, or two subscriptions would have one name"));
+                self.wrong(
+                    &object.at("name"),
+                    format!("must contain `{part}`, or two subscriptions would have one name"),
+                );
             }
         }
         let mut properties = BTreeMap::new();
@@ -297,15 +305,23 @@ impl Reader<'_> {
         let Some(target) = value.get("forwardDeadLetteredMessagesTo").and_then(Value::as_str) else { return };
         let path = format!("{path}.forwardDeadLetteredMessagesTo");
         if !names.0.contains_key(&target.to_ascii_lowercase()) {
-            self.wrong(&path, format!("there is no queue or topic `{target}`: declare it, or name one that is declared"));
-        } else if value.get("name").and_then(Value::as_str).is_some_and(|name| name.eq_ignore_ascii_case(target)) {
+            self.wrong(
+                &path,
+                format!("there is no queue or topic `{target}`: declare it, or name one that is declared"),
+            );
+        } else if value
+            .get("name")
+            .and_then(Value::as_str)
+            .is_some_and(|name| name.eq_ignore_ascii_case(target))
+        {
             self.wrong(&path, format!("`{target}` cannot forward its dead letters to itself"));
         }
     }
 
     fn unique(&mut self, names: &mut Names, path: String, name: &str) {
         if let Some(first) = names.0.get(&name.to_ascii_lowercase()) {
-            let problem = format!("`{name}` is already the name at {first}: names are the same whatever their case");
+            let problem =
+                format!("`{name}` is already the name at {first}: names are the same whatever their case");
             self.wrong(&path, problem);
         } else {
             names.0.insert(name.to_ascii_lowercase(), path);
@@ -379,17 +395,25 @@ impl Reader<'_> {
         let value = object.members.get(member)?;
         let number = value.as_u64().filter(|number| (min..=max).contains(number));
         if number.is_none() {
-            self.wrong(&object.at(member), format!("must be a whole number from {min} to {max}, found {value}"));
+            self.wrong(
+                &object.at(member),
+                format!("must be a whole number from {min} to {max}, found {value}"),
+            );
         }
         number
     }
 
     fn size(&mut self, object: &Object<'_>) -> u64 {
-        let Some(value) = object.members.get("maxSizeMegabytes") else { return SIZES_MEGABYTES[0] * MEGABYTE };
+        let Some(value) = object.members.get("maxSizeMegabytes") else {
+            return SIZES_MEGABYTES[0] * MEGABYTE;
+        };
         match value.as_u64().filter(|size| SIZES_MEGABYTES.contains(size)) {
             Some(size) => size * MEGABYTE,
             None => {
-                self.wrong(&object.at("maxSizeMegabytes"), format!("must be one of {SIZES_MEGABYTES:?}, found {value}"));
+                self.wrong(
+                    &object.at("maxSizeMegabytes"),
+                    format!("must be one of {SIZES_MEGABYTES:?}, found {value}"),
+                );
                 0
             }
         }
@@ -415,7 +439,10 @@ impl Reader<'_> {
             .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok())
             .and_then(|duration| Duration::try_from(duration).ok());
         let Some(duration) = duration else {
-            self.wrong(&object.at(member), format!("`{text}` is no duration: write e.g. `PT1M`, `PT30S` or `P14D`"));
+            self.wrong(
+                &object.at(member),
+                format!("`{text}` is no duration: write e.g. `PT1M`, `PT30S` or `P14D`"),
+            );
             return None;
         };
         if duration < min || max.is_some_and(|max| duration > max) {

@@ -5,12 +5,14 @@
 //! cannot be done right now comes back as a delayed copy. An error to the host is the last resort: it
 //! redelivers at once, and a hundred times within a second is how a queue is emptied by accident.
 
-use std::collections::BTreeMap;
+mod sent_on;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
-use tracing::{debug, error, info, warn};
+use serde_json::Value;
+use tracing::{debug, info, warn};
+
+pub use sent_on::{copy, dead_letter, property};
 
 use crate::{
     envelope::Envelope,
@@ -22,7 +24,7 @@ use crate::{
     outbox_relay,
     outcome::Fault,
     platform::Platform,
-    ports::{bus::Outgoing, store::Partition},
+    ports::store::Partition,
     telemetry,
 };
 
@@ -33,35 +35,10 @@ const COMMAND_LIFE: SignedDuration = SignedDuration::from_hours(6);
 const HOLDS_MAX: u32 = 30;
 /// Times that a decision is taken anew in process because somebody else wrote first.
 const CONFLICTS_MAX: u32 = 10;
-/// Delayed copies of one message.
-const COPIES_MAX: u32 = 5;
-/// Bounds of the delay of a copy, in seconds.
-const COPY_DELAY_SECONDS: (u64, u64) = (2, 120);
 /// The queue for what cannot be handled.
 pub const DEAD_LETTERS: &str = "dead-letters";
 /// The queue for copies of a subscription's messages.
 pub const REDELIVERIES: &str = "redeliveries";
-
-/// Properties that a copy carries.
-pub mod property {
-    /// The function that a copy is for.
-    pub const FUNCTION: &str = "cs-function";
-    /// How many copies came before, for a fault of any kind but an absent store.
-    pub const ATTEMPT: &str = "cs-attempt";
-    /// How many copies were made while the store was away.
-    pub const AWAY: &str = "cs-away";
-    /// Raised by every redrive.
-    pub const GENERATION: &str = "cs-generation";
-    /// When the message was first enqueued, RFC 3339.
-    pub const FIRST_ENQUEUED: &str = "cs-first-enqueued";
-    /// Why a message was sent to `dead-letters`: a code, and a sentence.
-    pub const REASON: &str = "cs-reason";
-    pub const DETAIL: &str = "cs-detail";
-    /// The application properties that a filed message had, as one JSON text.
-    pub const ORIGINAL: &str = "cs-original-properties";
-    /// The content type that a filed message had.
-    pub const ORIGINAL_CONTENT_TYPE: &str = "cs-original-content-type";
-}
 
 /// A message that was understood.
 #[derive(Clone, Debug)]
@@ -363,127 +340,6 @@ fn expired(message: &Message, delivered: &QueueMessage, now: Timestamp) -> Optio
     })
 }
 
-/// Sends the message again, later, as a copy with a message id of its own; past the last copy it is
-/// filed.
-pub async fn copy(
-    platform: &Platform,
-    function: &'static str,
-    delivered: &QueueMessage,
-    counter: &'static str,
-    fault: &Fault,
-) -> Result<(), Fault> {
-    let count = |name: &str| {
-        delivered.properties.get(name).and_then(Value::as_str).and_then(|text| text.parse::<u32>().ok()).unwrap_or(0)
-    };
-    let (attempt, away, generation) =
-        (count(property::ATTEMPT), count(property::AWAY), count(property::GENERATION));
-    if counter == property::ATTEMPT && attempt >= COPIES_MAX {
-        return dead_letter(platform, function, delivered, "AttemptsExhausted", &fault.chain()).await;
-    }
-    error!(attempt, "handling failed and comes again: {}", fault.chain());
-    let now = platform.clock.now();
-    let made = if counter == property::ATTEMPT { attempt } else { away };
-    let message_id = copy_id(function, delivered, &[generation, attempt, away], counter);
-    let delay = SignedDuration::from_secs(copy_delay_seconds(made, &message_id).cast_signed());
-    let mut properties = texts(&delivered.properties);
-    properties.insert(property::FUNCTION.to_owned(), function.to_owned());
-    properties.insert(counter.to_owned(), (made + 1).to_string());
-    properties
-        .entry(property::FIRST_ENQUEUED.to_owned())
-        .or_insert_with(|| delivered.enqueued_at.unwrap_or(now).to_string());
-    let queue = crate::functions::queue_of(function).unwrap_or_else(|| REDELIVERIES.to_owned());
-    platform
-        .bus
-        .send(&Outgoing {
-            entity: queue,
-            message_id,
-            content_type: delivered.content_type.clone().unwrap_or_else(|| "application/json".to_owned()),
-            body: delivered.body.clone(),
-            properties,
-            session_id: None,
-            correlation_id: None,
-            subject: None,
-            scheduled_at: Some(now + delay),
-            time_to_live: None,
-        })
-        .await
-}
-
-/// 2 s, 4 s, ... 2 min, less up to a quarter: the copy's id decides how much, so that a crash makes
-/// the same copy again.
-fn copy_delay_seconds(made: u32, message_id: &str) -> u64 {
-    let (least, most) = COPY_DELAY_SECONDS;
-    let delay = (least << made.min(6)).min(most);
-    let jitter = message_id.bytes().map(u64::from).sum::<u64>() % (delay / 4 + 1);
-    delay - jitter
-}
-
-fn copy_id(function: &str, delivered: &QueueMessage, counts: &[u32], counter: &str) -> String {
-    let own = delivered.message_id.clone().unwrap_or_default();
-    let counts = counts.iter().map(u32::to_string).collect::<Vec<_>>().join(".");
-    ids::derive(&["copy", function, &own, counter, &counts]).to_string()
-}
-
-fn texts(properties: &Map<String, Value>) -> BTreeMap<String, String> {
-    properties
-        .iter()
-        .filter_map(|(name, value)| {
-            let text = match value {
-                Value::String(text) => text.clone(),
-                Value::Number(_) | Value::Bool(_) => value.to_string(),
-                Value::Null | Value::Array(_) | Value::Object(_) => return None,
-            };
-            Some((name.to_lowercase(), text))
-        })
-        .collect()
-}
-
-/// Files a message with the reason, so that nothing is lost and an operator knows why.
-pub async fn dead_letter(
-    platform: &Platform,
-    function: &'static str,
-    delivered: &QueueMessage,
-    reason: &str,
-    detail: &str,
-) -> Result<(), Fault> {
-    error!(reason, "a message is filed as a dead letter: {detail}");
-    let original = Value::Object(delivered.properties.clone()).to_string();
-    let mut properties = BTreeMap::from([
-        (property::FUNCTION.to_owned(), function.to_owned()),
-        (property::REASON.to_owned(), reason.to_owned()),
-        (property::DETAIL.to_owned(), shorten(detail)),
-        (property::ORIGINAL.to_owned(), shorten(&original)),
-    ]);
-    if let Some(content_type) = &delivered.content_type {
-        properties.insert(property::ORIGINAL_CONTENT_TYPE.to_owned(), content_type.clone());
-    }
-    let own = delivered.message_id.clone().unwrap_or_default();
-    platform
-        .bus
-        .send(&Outgoing {
-            entity: DEAD_LETTERS.to_owned(),
-            message_id: ids::derive(&["dead-letter", function, &own, reason]).to_string(),
-            content_type: "application/octet-stream".to_owned(),
-            body: delivered.body.clone(),
-            properties,
-            session_id: None,
-            correlation_id: None,
-            subject: Some(reason.to_owned()),
-            scheduled_at: None,
-            time_to_live: None,
-        })
-        .await
-}
-
-/// Properties travel as HTTP headers, whose whole may be a few KiB.
-fn shorten(text: &str) -> String {
-    const CHARACTERS_MAX: usize = 2000;
-    if text.chars().count() <= CHARACTERS_MAX {
-        return text.to_owned();
-    }
-    text.chars().take(CHARACTERS_MAX).chain(std::iter::once('…')).collect()
-}
-
 /// Runs the operation that a tick names.
 ///
 /// # Errors
@@ -522,5 +378,28 @@ pub async fn redelivery(platform: &Platform, delivered: QueueMessage) -> Result<
             let detail = format!("there is no function `{name}` that takes messages");
             dead_letter(platform, "Redeliveries", &delivered, "UnknownFunction", &detail).await
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_field_holds_is_not_told() {
+        assert_eq!(
+            without_values("invalid type: string \"hunter2\", expected u16"),
+            "it must be u16"
+        );
+        assert_eq!(without_values("missing field `name`"), "missing field `name`");
+    }
+
+    #[test]
+    fn a_text_that_is_no_environment_has_no_partition_of_its_own() {
+        assert_eq!(partition_of("env-1"), "env-1");
+        assert_eq!(partition_of("dep-1"), "_");
+        assert_eq!(named_environment(&json!({ "environmentId": 7 })), "_");
     }
 }

@@ -1,0 +1,128 @@
+//! A corpus of stored documents: one for every kind of state and every form that it ever had. Today's
+//! code reads them all, and keeps what it does not know when it writes them back.
+//!
+//! A file is made once, by `UPDATE_EXPECT=1`, when a kind or form is new; it is never changed after
+//! that: somebody's store is full of such documents.
+
+use std::{collections::BTreeSet, env, fs, path::PathBuf, sync::Arc};
+
+use runtime_platform::{
+    admin::dead_letters::DeadLetter,
+    ledger::{Commit, InboxEntry, Ledger, OutboxEvent, OutboxMessage, State},
+    operations::Operation,
+    ports::store::{Document, Key, Partition, Store, Write},
+    services::{
+        deployment_service::{GateRecord, RuntimeDeployment, Slot},
+        runtime_environment_service::{RuntimeEnvironment, state::Plan},
+    },
+};
+use serde_json::{Value, json};
+
+use crate::support::{
+    builders::{deploy, provision},
+    faulty::When,
+    fixed_clock::FixedClock,
+    memory_store::MemoryStore,
+    test_platform::TestPlatform,
+};
+
+fn file(kind: &str, v: u32) -> PathBuf {
+    PathBuf::from(format!("{}/tests/golden/documents/{kind}-v{v}.json", env!("CARGO_MANIFEST_DIR")))
+}
+
+/// One document of each kind, as today's code writes it.
+async fn todays() -> Vec<Document> {
+    let mut platform = TestPlatform::new();
+    platform.run(&provision("provision-1")).await;
+    platform.run(&deploy("deploy-1", "1.4.1")).await;
+    let malformed = crate::support::builders::Order { body: Some(b"{".to_vec()), ..deploy("deploy-2", "1.4.2") };
+    platform.run(&malformed).await;
+    // A process that dies right after a commit leaves messages in the outbox.
+    platform.trouble.die_at_commit(platform.trouble.commits() + 1, When::After);
+    platform.send(&deploy("deploy-3", "1.4.3"));
+    platform.happen().await;
+    let documents = platform.documents();
+    platform.run_until_quiet().await;
+    documents.into_iter().map(|stored| stored.document).collect()
+}
+
+async fn survives<S: State>() {
+    let (kind, v) = (S::KIND, S::V);
+    for old in 1..=v {
+        let path = file(kind, old);
+        if !path.exists() && env::var_os("UPDATE_EXPECT").is_some() && old == v {
+            let document = todays().await.into_iter().find(|document| document.kind == kind).expect("every kind is written");
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let text = serde_json::to_string_pretty(&json!({ "id": document.id, "v": document.v, "body": document.body }));
+            fs::write(&path, text.unwrap() + "\n").unwrap();
+        }
+        let Ok(text) = fs::read_to_string(&path) else {
+            panic!("{} is missing; UPDATE_EXPECT=1 cargo test writes it for a new kind or form", path.display());
+        };
+        let golden: Value = serde_json::from_str(&text).unwrap();
+        rewrites::<S>(&golden, old).await;
+    }
+}
+
+/// Reads the document with a member that nobody knows, and writes it back.
+async fn rewrites<S: State>(golden: &Value, v: u32) {
+    let clock = FixedClock::default();
+    let store = MemoryStore::new(clock);
+    let ledger = Ledger::new(Arc::new(store.clone()));
+    let partition = Partition::platform("corpus");
+    let id = golden["id"].as_str().unwrap();
+    let mut body = golden["body"].clone();
+    body["ofANewerVersion"] = json!({ "kept": true });
+    let document = Document {
+        id: id.into(),
+        kind: S::KIND.into(),
+        v,
+        at: "2026-03-02T10:15:00Z".parse().unwrap(),
+        due: None,
+        ttl_seconds: None,
+        body: body.clone(),
+    };
+    store.commit(&partition, vec![Write::Create(document)]).await.unwrap();
+    let (state, loaded) = ledger.load::<S>(&partition, id).await.unwrap().take();
+    let mut commit = Commit::new(partition.clone(), "2026-03-02T10:16:00Z".parse().unwrap());
+    commit.put(&loaded, &state.expect("it is there")).unwrap();
+    ledger.commit(commit).await.unwrap();
+    let written = store.read(&Key { partition, id: id.into() }).await.unwrap().unwrap().document;
+    assert_eq!(written.v, S::V);
+    assert_eq!(written.body["ofANewerVersion"], json!({ "kept": true }), "{} forgets what it does not know", S::KIND);
+    if v == S::V {
+        for (name, value) in body.as_object().unwrap() {
+            assert_eq!(written.body[name], *value, "{}.{name} is not written as it was read", S::KIND);
+        }
+    }
+}
+
+macro_rules! corpus {
+    ($($state:ident),*) => {
+        #[tokio::test]
+        async fn every_form_that_was_ever_stored_is_read_and_what_is_unknown_is_kept() {
+            $(survives::<$state>().await;)*
+        }
+
+        #[tokio::test]
+        async fn every_kind_that_is_written_is_in_the_corpus() {
+            let known: BTreeSet<_> = [$($state::KIND),*].into_iter().collect();
+            let written = todays().await;
+            let written: BTreeSet<_> = written.iter().map(|document| document.kind.as_str()).collect();
+            assert_eq!(written, known);
+        }
+    };
+}
+
+corpus!(
+    RuntimeEnvironment,
+    Plan,
+    Operation,
+    RuntimeDeployment,
+    Slot,
+    GateRecord,
+    InboxEntry,
+    OutboxEvent,
+    OutboxMessage,
+    DeadLetter
+);

@@ -1,0 +1,3 @@
+//! What holds for every input, looked for with many.
+
+mod store_model;

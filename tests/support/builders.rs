@@ -1,0 +1,162 @@
+//! Commands as their senders write them: the smallest good one, to be changed by a test.
+
+use std::collections::BTreeMap;
+
+use runtime_platform::{
+    events::queue_name,
+    ids::EnvironmentId,
+    ports::bus::Outgoing,
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+pub const TENANT: &str = "connectsoft";
+pub const PROJECT: &str = "proj-booking-saas";
+pub const MODULE: &str = "module-reservations-api";
+/// Registry and repository of the image that is deployed.
+pub const IMAGE: &str = "acr.azurecr.io/reservations-api";
+
+/// A command on its way to its queue.
+#[derive(Clone, Debug)]
+pub struct Order {
+    pub event_id: String,
+    pub event_type: String,
+    pub queue: String,
+    pub tenant: String,
+    pub project: Option<String>,
+    pub payload: Value,
+    pub properties: BTreeMap<String, String>,
+    /// What the sender's transport calls the message; the same one is dropped by the broker.
+    pub message_id: String,
+    /// When the sender gives up, in a MassTransit envelope.
+    pub expiration_time: Option<String>,
+    /// In place of the envelope.
+    pub body: Option<Vec<u8>>,
+}
+
+impl Order {
+    pub fn new(event_id: &str, event_type: &str, payload: Value) -> Self {
+        Self {
+            event_id: event_id.into(),
+            event_type: event_type.into(),
+            queue: queue_name(event_type),
+            tenant: TENANT.into(),
+            project: Some(PROJECT.into()),
+            payload,
+            properties: BTreeMap::new(),
+            message_id: Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{event_type} {event_id}").as_bytes()).to_string(),
+            expiration_time: None,
+            body: None,
+        }
+    }
+
+    /// The same command in another message, as a sender that is not sure sends it.
+    pub fn again(&self) -> Self {
+        Self { message_id: format!("{}-again", self.message_id), ..self.clone() }
+    }
+
+    /// The same command with a member of its payload set, by pointer.
+    pub fn with(mut self, pointer: &str, value: Value) -> Self {
+        *self.payload.pointer_mut(pointer).expect("the member is there") = value;
+        self
+    }
+
+    pub fn of(self, tenant: &str) -> Self {
+        Self { tenant: tenant.into(), ..self }
+    }
+
+    /// The canonical envelope.
+    pub fn envelope(&self) -> Value {
+        json!({
+            "eventId": self.event_id,
+            "eventType": self.event_type,
+            "tenantId": self.tenant,
+            "projectId": self.project,
+            "moduleId": null,
+            "traceId": "trace-1",
+            "correlationId": format!("corr-{}", self.event_id),
+            "causationId": null,
+            "occurredAt": "2026-03-02T10:14:59Z",
+            "payload": self.payload,
+        })
+    }
+
+    /// The message as the broker takes it.
+    pub fn message(&self) -> Outgoing {
+        let wrapped = self.expiration_time.as_ref().map(|until| {
+            json!({
+                "messageId": self.message_id,
+                "messageType": ["urn:message:cs:event-envelope:v1"],
+                "message": self.envelope(),
+                "expirationTime": until,
+            })
+        });
+        let content_type = if wrapped.is_some() { "application/vnd.masstransit+json" } else { "application/json" };
+        let body = wrapped.unwrap_or_else(|| self.envelope()).to_string().into_bytes();
+        Outgoing {
+            entity: self.queue.clone(),
+            message_id: self.message_id.clone(),
+            content_type: content_type.into(),
+            body: self.body.clone().unwrap_or(body),
+            properties: self.properties.clone(),
+            session_id: None,
+            correlation_id: None,
+            subject: None,
+            scheduled_at: None,
+            time_to_live: None,
+        }
+    }
+}
+
+/// The environment that [`provision`] makes.
+pub fn environment() -> EnvironmentId {
+    EnvironmentId::derived(&TENANT.parse().unwrap(), &PROJECT.parse().unwrap(), "test", 0)
+}
+
+pub fn provision(event_id: &str) -> Order {
+    let payload = json!({
+        "name": "test",
+        "stage": "test",
+        "region": "westeurope",
+        "isolationModel": "shared",
+        "computeTargets": ["container-apps"],
+    });
+    Order::new(event_id, "ProvisionEnvironment", payload)
+}
+
+/// A Deploy of a version of [`IMAGE`], with a gate of two samples.
+pub fn deploy(event_id: &str, version: &str) -> Order {
+    let payload = json!({
+        "environmentId": environment(),
+        "releaseRef": format!("rel-{version}"),
+        "strategy": "RollingHealthGated",
+        "healthGate": {
+            "path": "/health",
+            "initialDelaySeconds": 1,
+            "intervalSeconds": 2,
+            "bakeSeconds": 2,
+            "consecutiveSuccess": 2,
+            "count": 5,
+            "readinessDeadlineSeconds": 60,
+        },
+        "workloads": [{
+            "moduleId": MODULE,
+            "componentType": "microservice",
+            "image": format!("{IMAGE}:{version}"),
+            "target": "container-apps",
+        }],
+    });
+    Order::new(event_id, "Deploy", payload)
+}
+
+/// Rolls the workload's newest deployment back.
+pub fn rollback(event_id: &str) -> Order {
+    let payload = json!({ "environmentId": environment(), "moduleId": MODULE, "reason": "too slow" });
+    Order::new(event_id, "RollbackDeployment", payload)
+}
+
+/// Rolls one deployment back.
+pub fn rollback_of(event_id: &str, deployment_id: &str) -> Order {
+    let payload = json!({ "environmentId": environment(), "deploymentId": deployment_id, "reason": "too slow" });
+    Order::new(event_id, "RollbackDeployment", payload)
+}

@@ -1,0 +1,201 @@
+//! A store in memory, under the same contract suite as the real ones: for tests that run the platform
+//! thousands of times.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use runtime_platform::ports::{
+    clock::Clock,
+    store::{
+        COMMIT_BYTES_MAX, COMMIT_WRITES_MAX, Document, Etag, Filter, Key, Listing, PAGE_ITEMS_MAX, Page, Partition,
+        Store, StoreFault, Stored, Write,
+    },
+};
+
+use super::fixed_clock::FixedClock;
+
+/// A store in memory. Clones are the same store.
+#[derive(Clone)]
+pub struct MemoryStore {
+    clock: FixedClock,
+    state: Arc<Mutex<State>>,
+}
+
+type Documents = BTreeMap<(Partition, String), Kept>;
+
+#[derive(Default)]
+struct State {
+    documents: Documents,
+    /// Counts the writes; the last one is the newest etag.
+    writes: u64,
+}
+
+#[derive(Clone)]
+struct Kept {
+    document: Document,
+    etag: Etag,
+    written_at: Timestamp,
+}
+
+impl Kept {
+    fn lives(&self, now: Timestamp) -> bool {
+        let ttl = self.document.ttl_seconds.map(|seconds| Duration::from_secs(seconds.into()));
+        ttl.is_none_or(|ttl| self.written_at.saturating_add(ttl).is_ok_and(|end| now < end))
+    }
+}
+
+impl MemoryStore {
+    pub fn new(clock: FixedClock) -> Self {
+        Self { clock, state: Arc::default() }
+    }
+
+    /// Everything that lives, in order of partition and id.
+    pub fn dump(&self) -> Vec<Stored> {
+        let now = self.clock.now();
+        let state = self.state();
+        let living = state.documents.iter().filter(|(_, kept)| kept.lives(now));
+        living.map(|((partition, _), kept)| stored(partition, kept)).collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// A page of what `chosen` picks, in the order of the keys that it gives.
+    fn page(&self, newest_first: bool, page: &Page, chosen: impl Fn(&Stored) -> Option<String>) -> Result<Listing, StoreFault> {
+        if page.after.as_ref().is_some_and(|after| !after.starts_with(MARK)) {
+            let source = "the mark of where the last page ended is not one of this store's".into();
+            return Err(StoreFault::Corrupt { doing: "listing".into(), source });
+        }
+        let mut found: Vec<_> = self.dump().into_iter().filter_map(|stored| Some((chosen(&stored)?, stored))).collect();
+        found.sort_by(|(a, _), (b, _)| if newest_first { b.cmp(a) } else { a.cmp(b) });
+        let behind = |key: &String| match page.after.as_ref().and_then(|after| after.strip_prefix(MARK)) {
+            None => true,
+            Some(after) if newest_first => key.as_str() < after,
+            Some(after) => key.as_str() > after,
+        };
+        let mut found = found.into_iter().filter(|(key, _)| behind(key));
+        let size = page.size.min(PAGE_ITEMS_MAX);
+        let items: Vec<_> = found.by_ref().take(size).collect();
+        let more = found.next().is_some();
+        let next = items.last().filter(|_| more).map(|(key, _)| format!("{MARK}{key}"));
+        Ok(Listing { items: items.into_iter().map(|(_, stored)| stored).collect(), next })
+    }
+}
+
+/// What every continuation of this store begins with.
+const MARK: &str = "memory:";
+
+fn stored(partition: &Partition, kept: &Kept) -> Stored {
+    Stored { partition: partition.clone(), document: kept.document.clone(), etag: kept.etag.clone() }
+}
+
+/// A key that sorts as (time, the rest) does.
+fn key(at: Timestamp, rest: [&str; 3]) -> String {
+    let since = at.as_nanosecond() - Timestamp::MIN.as_nanosecond();
+    format!("{since:030}\u{1}{}", rest.join("\u{1}"))
+}
+
+fn made(stored: &Stored) -> String {
+    let Stored { partition, document, .. } = stored;
+    key(document.at, [&document.id, &partition.environment_id, &partition.tenant_id])
+}
+
+fn passes(filter: &Filter, document: &Document) -> bool {
+    let equal = |(name, value): &(String, String)| document.body.get(name).and_then(|member| member.as_str()) == Some(value);
+    filter.equal.iter().all(equal) && filter.since.is_none_or(|since| document.at >= since)
+}
+
+fn limits(writes: &[Write]) -> Result<(), StoreFault> {
+    let bytes = writes
+        .iter()
+        .map(|write| match write {
+            Write::Create(document) | Write::Replace(document, _) | Write::Upsert(document) => {
+                document.id.len() + document.kind.len() + document.body.to_string().len()
+            }
+            Write::Delete(id, _) => id.len(),
+        })
+        .sum();
+    if writes.len() > COMMIT_WRITES_MAX || bytes > COMMIT_BYTES_MAX {
+        return Err(StoreFault::TooLarge { writes: writes.len(), bytes });
+    }
+    Ok(())
+}
+
+/// Applies one write to documents that are thrown away where a later write conflicts.
+fn apply(documents: &mut Documents, partition: &Partition, write: Write, now: Timestamp, etag: Etag) -> Result<Etag, StoreFault> {
+    let place = (partition.clone(), write.id().to_owned());
+    let there = documents.get(&place).filter(|kept| kept.lives(now)).map(|kept| kept.etag.clone());
+    let conflicts = match &write {
+        Write::Create(_) => there.is_some(),
+        Write::Replace(_, etag) => there.as_ref() != Some(etag),
+        Write::Delete(_, Some(etag)) => there.is_some_and(|there| there != *etag),
+        Write::Upsert(_) | Write::Delete(_, None) => false,
+    };
+    if conflicts {
+        return Err(StoreFault::Conflict(place.1));
+    }
+    match write {
+        Write::Create(document) | Write::Replace(document, _) | Write::Upsert(document) => {
+            documents.insert(place, Kept { document, etag: etag.clone(), written_at: now });
+            Ok(etag)
+        }
+        Write::Delete(..) => {
+            documents.remove(&place);
+            Ok(Etag(String::new()))
+        }
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn read(&self, key: &Key) -> Result<Option<Stored>, StoreFault> {
+        let now = self.clock.now();
+        let state = self.state();
+        let kept = state.documents.get(&(key.partition.clone(), key.id.clone()));
+        Ok(kept.filter(|kept| kept.lives(now)).map(|kept| stored(&key.partition, kept)))
+    }
+
+    async fn commit(&self, partition: &Partition, writes: Vec<Write>) -> Result<Vec<Etag>, StoreFault> {
+        limits(&writes)?;
+        let now = self.clock.now();
+        let mut state = self.state();
+        let mut documents = state.documents.clone();
+        let mut etags = Vec::with_capacity(writes.len());
+        for write in writes {
+            state.writes += 1;
+            let etag = Etag(format!("m{}", state.writes));
+            etags.push(apply(&mut documents, partition, write, now, etag)?);
+        }
+        state.documents = documents;
+        Ok(etags)
+    }
+
+    async fn query(&self, partition: &Partition, kind: &str, filter: &Filter, page: &Page) -> Result<Listing, StoreFault> {
+        self.page(filter.newest_first, page, |stored| {
+            let chosen = stored.partition == *partition && stored.document.kind == kind && passes(filter, &stored.document);
+            chosen.then(|| made(stored))
+        })
+    }
+
+    async fn due(&self, kind: &str, until: Timestamp, page: &Page) -> Result<Listing, StoreFault> {
+        self.page(false, page, |stored| {
+            let Stored { partition, document, .. } = stored;
+            let due = document.due.filter(|due| *due <= until && document.kind == kind)?;
+            Some(key(due, [&document.id, &partition.tenant_id, &partition.environment_id]))
+        })
+    }
+
+    async fn list(&self, tenant: &str, kind: &str, filter: &Filter, page: &Page) -> Result<Listing, StoreFault> {
+        self.page(filter.newest_first, page, |stored| {
+            let chosen =
+                stored.partition.tenant_id == tenant && stored.document.kind == kind && passes(filter, &stored.document);
+            chosen.then(|| made(stored))
+        })
+    }
+}
