@@ -37,7 +37,7 @@ const LEASE: SignedDuration = SignedDuration::from_secs(8);
 /// How long cleaning up may take once the deadline has passed.
 const COMPENSATION: SignedDuration = SignedDuration::from_mins(30);
 /// Attempts of one step that may end in death or error.
-const ATTEMPTS_MAX: u32 = 5;
+pub const ATTEMPTS_MAX: u32 = 5;
 /// Times that a step is taken anew because somebody else wrote first.
 const CONFLICTS_MAX: u32 = 5;
 /// How late a tick may be before the safety net sends it again.

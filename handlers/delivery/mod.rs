@@ -328,8 +328,23 @@ fn payload<C: Command>(message: &Message) -> Result<Message<C>, Refusal> {
 /// What a reader says of a field, without what the field holds: it may be something to keep.
 fn without_values(problem: &str) -> String {
     match problem.split_once(", expected ") {
-        Some((_, expected)) => format!("it must be {expected}"),
+        Some((_, expected)) => format!("it must be {}", in_words(expected)),
         None => problem.to_owned(),
+    }
+}
+
+/// A reader's word for a type, as a person says it.
+fn in_words(expected: &str) -> &str {
+    match expected {
+        "a string" | "a borrowed string" | "a borrowed str" => "a text",
+        "a sequence" => "a list",
+        "a map" => "an object",
+        "a boolean" => "true or false",
+        "f32" | "f64" => "a number",
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number that is not negative",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        other if other.starts_with("struct ") => "an object",
+        other => other,
     }
 }
 
@@ -411,7 +426,7 @@ mod tests {
     fn what_a_field_holds_is_not_told() {
         assert_eq!(
             without_values("invalid type: string \"hunter2\", expected u16"),
-            "it must be u16"
+            "it must be a whole number that is not negative"
         );
         assert_eq!(without_values("missing field `name`"), "missing field `name`");
     }

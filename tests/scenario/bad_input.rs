@@ -63,10 +63,10 @@ async fn no_value_of_a_field_with_the_wrong_type_gets_into_an_event() {
     ])
     .await;
     expect![[r#"
-        list-as-text: InvalidPayload payload.workloads: it must be a sequence. Correct the field and send the command with a new eventId.
-        text-as-number: InvalidPayload payload.environmentId: it must be a string. Correct the field and send the command with a new eventId.
+        list-as-text: InvalidPayload payload.workloads: it must be a list. Correct the field and send the command with a new eventId.
+        text-as-number: InvalidPayload payload.environmentId: it must be a text. Correct the field and send the command with a new eventId.
         strategy: InvalidPayload payload.strategy: it must be one of `RollingHealthGated`, `BlueGreen`, `Canary`, `Recreate`. Correct the field and send the command with a new eventId.
-        gate: InvalidPayload payload.healthGate.count: it must be u32. Correct the field and send the command with a new eventId.
+        gate: InvalidPayload payload.healthGate.count: it must be a whole number that is not negative. Correct the field and send the command with a new eventId.
         seconds: InvalidPayload payload.healthGate.bakeSeconds: it must be a number of seconds, 0 or more. Correct the field and send the command with a new eventId.
     "#]].assert_eq(&told);
     assert!(!told.contains(secret) && !told.contains("4711"), "{told}");

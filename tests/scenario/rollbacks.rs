@@ -29,7 +29,7 @@ async fn a_first_deployment_whose_gate_fails_has_failed() {
         10:15:05 RuntimeDeploymentRequested dep-9c2595bb reservations-api:1.5.0 over null <- deploy-1
         10:15:05 ~ stage reservations-api--d9c2595bb acr.azurecr.io/reservations-api:1.5.0
         10:15:09 ~ deactivate reservations-api--d9c2595bb
-        10:15:09 RuntimeCommandFailed deploy-1 Failed GateFailed: `dep-9c2595bb` is the first deployment of `module-reservations-api` and its health gate did not pass: 2 failures, 1 allowed; in the last sample it answered 500. There is nothing to go back to; the revision was stopped. See `runtimectl explain dep-9c2595bb` for the samples. <- RuntimeDeploymentRequested
+        10:15:09 RuntimeCommandFailed deploy-1 Failed GateFailed: `dep-9c2595bb`, the first deployment of `module-reservations-api`, did not pass its health gate: 2 failures, 1 allowed; in the last sample it answered 500. There is nothing to go back to, and what was started is stopped. See `runtimectl explain dep-9c2595bb`. <- RuntimeDeploymentRequested
     "#]].assert_eq(&platform.transcript_since(place));
     assert_eq!(platform.deployments(), ["1.5.0 Failed"]);
 }

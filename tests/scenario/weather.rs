@@ -90,7 +90,7 @@ async fn what_azure_will_never_do_is_not_tried_again() {
     expect![[r#"
         10:15:05 > Deploy deploy-1
         10:15:05 RuntimeDeploymentRequested dep-9c2595bb reservations-api:1.4.1 over null <- deploy-1
-        10:15:05 RuntimeCommandFailed deploy-1 Failed GateFailed: `dep-9c2595bb` is the first deployment of `module-reservations-api` and its health gate did not pass: no cores are left (QuotaExceeded). There is nothing to go back to; the revision was stopped. See `runtimectl explain dep-9c2595bb` for the samples. <- RuntimeDeploymentRequested
+        10:15:05 RuntimeCommandFailed deploy-1 Failed ProvisioningFailed: `dep-9c2595bb`, the first deployment of `module-reservations-api`, could not be rolled out: no cores are left (QuotaExceeded). There is nothing to go back to, and what was started is stopped. See `runtimectl explain dep-9c2595bb`. <- RuntimeDeploymentRequested
     "#]].assert_eq(&platform.transcript_since(place));
 }
 

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{
     ending::{self, Site},
     state::{DeploymentStatus, RuntimeDeployment, Serving},
+    stopping::stop,
 };
 use crate::{
     events::{CommandOutcome, HealthGateResult, ReasonCode, RolledBackReason},
@@ -53,7 +54,8 @@ pub(super) async fn step(platform: &Platform, operation: &Operation, mut site: S
     match site.deployment.restore.clone() {
         Some(restore) => restore_traffic(platform, operation, site, &workload, &observed, restore).await,
         None => {
-            stop_own_revision(platform, &site.deployment, &workload, &observed).await?;
+            let own = site.deployment.revision.clone();
+            stop(platform, operation, &mut site, &observed, own.as_deref()).await?;
             nothing_to_go_back_to(platform, operation, site).await
         }
     }
@@ -94,7 +96,8 @@ async fn restore_traffic(
             }
         };
     }
-    stop_own_revision(platform, &site.deployment, workload, observed).await?;
+    let own = site.deployment.revision.clone();
+    stop(platform, operation, &mut site, observed, own.as_deref()).await?;
     site.deployment.weight = 0;
     site.deployment.weight_in_place = 0;
     ending::rolled_back(platform, operation, site).await
@@ -118,32 +121,19 @@ async fn rebuild(platform: &Platform, mut site: Site, workload: &WorkloadRef, re
     }
 }
 
-/// Stops the revision of the deployment that goes back, where it made one.
-async fn stop_own_revision(
-    platform: &Platform,
-    deployment: &RuntimeDeployment,
-    workload: &WorkloadRef,
-    observed: &Observed,
-) -> Result<(), Fault> {
-    let Some(name) = &deployment.revision else { return Ok(()) };
-    match observed.revisions.get(name) {
-        Some(revision) if revision.active => platform.compute.deactivate(workload, name).await,
-        Some(_) | None => Ok(()),
-    }
-}
-
 /// A first deployment has nothing before it: its revision is stopped, and it has failed; one that
 /// somebody ended is rolled back to nothing.
 async fn nothing_to_go_back_to(platform: &Platform, operation: &Operation, site: Site) -> Result<Step, Fault> {
     let deployment = &site.deployment;
     match deployment.rolled_back_reason {
         Some(RolledBackReason::GateFailed) | None => {
-            let code = match deployment.gate_result {
-                Some(HealthGateResult::TimedOut) => ReasonCode::TimedOut,
-                Some(HealthGateResult::Passed | HealthGateResult::Failed | HealthGateResult::Skipped) | None => ReasonCode::GateFailed,
+            let (code, what) = match (deployment.gate_started_at, deployment.gate_result) {
+                (_, Some(HealthGateResult::TimedOut)) => (ReasonCode::TimedOut, "did not come up in time"),
+                (None, _) => (ReasonCode::ProvisioningFailed, "could not be rolled out"),
+                (Some(_), _) => (ReasonCode::GateFailed, "did not pass its health gate"),
             };
             let detail = format!(
-                "`{}` is the first deployment of `{}` and its health gate did not pass: {}. There is nothing to go back to; the revision was stopped. See `runtimectl explain {}` for the samples.",
+                "`{}`, the first deployment of `{}`, {what}: {}. There is nothing to go back to, and what was started is stopped. See `runtimectl explain {}`.",
                 deployment.deployment_id,
                 deployment.module_id,
                 deployment.reason.as_deref().unwrap_or("no reason was recorded"),
