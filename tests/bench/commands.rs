@@ -6,6 +6,7 @@
 //! Beside it stands what the disk alone can do, for every one of those steps is on disk before the
 //! next begins.
 
+mod disk;
 mod machine;
 
 use std::{
@@ -47,22 +48,27 @@ fn main() {
     http_client::install_tls_provider();
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("there is room for a directory");
     let up = Up::start(directory.path());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("the runtime starts");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("the runtime starts");
     let bench = runtime.block_on(async { Bench::new(&up.context()) });
     runtime.block_on(bench.run(1, |sent, _| sent < WARM_UP_COMMANDS));
     let mut rounds: HashMap<usize, Vec<Round>> = HashMap::new();
-    let mut disk = Vec::new();
+    let mut fsyncs = Vec::new();
     for _ in 0..ROUNDS {
-        disk.push(machine::fsyncs_per_second(directory.path()));
+        fsyncs.push(disk::fsyncs_per_second(directory.path()));
         for in_flight in IN_FLIGHT {
             let began = Instant::now();
             let mut latencies = runtime.block_on(bench.run(in_flight, |_, elapsed| elapsed < ROUND));
             latencies.sort_by(f64::total_cmp);
-            let round = Round { per_second: latencies.len() as f64 / began.elapsed().as_secs_f64(), latencies };
+            let round =
+                Round { per_second: latencies.len() as f64 / began.elapsed().as_secs_f64(), latencies };
             rounds.entry(in_flight).or_default().push(round);
         }
     }
-    report(&Spread::of(disk), &rounds);
+    report(&Spread::of(fsyncs), &rounds);
 }
 
 /// Commands of one round: how many a second, and how long each took in milliseconds, sorted.
@@ -73,15 +79,25 @@ struct Round {
 
 fn report(disk: &Spread, rounds: &HashMap<usize, Vec<Round>>) {
     println!("load average at the end: {}", machine::load());
-    println!("median (least to most) of {ROUNDS} rounds of {ROUND:?}; one command alone waits for {COMMITS_PER_COMMAND} commits, and commits of several share an fsync");
+    println!(
+        "median (least to most) of {ROUNDS} rounds of {ROUND:?}; one command alone waits for {COMMITS_PER_COMMAND} commits, and commits of several share an fsync"
+    );
     println!("the disk alone: {disk} fsyncs per second");
     for in_flight in IN_FLIGHT {
         let rounds = &rounds[&in_flight];
         let spread = |of: &dyn Fn(&Round) -> f64| Spread::of(rounds.iter().map(of));
         let rate = spread(&|round| round.per_second);
         println!("{in_flight:>2} in flight: {rate} commands per second");
-        println!("    p50 {} ms, p99 {} ms", spread(&|round| quantile(&round.latencies, 0.5)), spread(&|round| quantile(&round.latencies, 0.99)));
-        println!("    {:.3} commands per raw fsync; 1 / {COMMITS_PER_COMMAND} would be {:.3}", rate.median / disk.median, 1.0 / COMMITS_PER_COMMAND);
+        println!(
+            "    p50 {} ms, p99 {} ms",
+            spread(&|round| quantile(&round.latencies, 0.5)),
+            spread(&|round| quantile(&round.latencies, 0.99))
+        );
+        println!(
+            "    {:.3} commands per raw fsync; 1 / {COMMITS_PER_COMMAND} would be {:.3}",
+            rate.median / disk.median,
+            1.0 / COMMITS_PER_COMMAND
+        );
     }
 }
 
@@ -141,16 +157,25 @@ struct Bench {
 
 impl Bench {
     fn new(context: &Value) -> Self {
-        let text = |name: &str| context[name].as_str().unwrap_or_else(|| panic!("the context has `{name}`")).to_owned();
+        let text = |name: &str| {
+            context[name].as_str().unwrap_or_else(|| panic!("the context has `{name}`")).to_owned()
+        };
         let connection = text("serviceBusConnectionString");
         let part = |name: &str| {
             let mut parts = connection.split(';').filter_map(|part| part.split_once('='));
-            parts.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).expect("the connection string has its parts")
+            parts
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| value.to_owned())
+                .expect("the connection string has its parts")
         };
         let key = SasKey { name: part("SharedAccessKeyName"), key: part("SharedAccessKey") };
         let pem = fs::read(text("rootCertificate")).expect("the root certificate can be read");
         let roots = reqwest::Certificate::from_pem_bundle(&pem).expect("the root certificate is one");
-        let http = reqwest::Client::builder().tls_certs_merge(roots).tcp_nodelay(true).no_proxy().timeout(COMMAND_TIMEOUT);
+        let http = reqwest::Client::builder()
+            .tls_certs_merge(roots)
+            .tcp_nodelay(true)
+            .no_proxy()
+            .timeout(COMMAND_TIMEOUT);
         let endpoint = text("serviceBusEndpoint");
         let bench = Self {
             http: http.build().expect("a client can be made"),
@@ -160,13 +185,18 @@ impl Bench {
             waiting: Waiting::default(),
         };
         for _ in 0..RECEIVERS {
-            tokio::spawn(receive(bench.request(reqwest::Method::DELETE, &format!("{SUBSCRIPTION}/messages/head?timeout=30")), bench.waiting.clone()));
+            tokio::spawn(receive(
+                bench.request(reqwest::Method::DELETE, &format!("{SUBSCRIPTION}/messages/head?timeout=30")),
+                bench.waiting.clone(),
+            ));
         }
         bench
     }
 
     fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-        self.http.request(method, format!("{}/{path}", self.endpoint)).header("authorization", &self.authorization)
+        self.http
+            .request(method, format!("{}/{path}", self.endpoint))
+            .header("authorization", &self.authorization)
     }
 
     /// Keeps so many commands in flight while `goes_on` says so of the number sent and the time gone:
@@ -225,7 +255,8 @@ async fn receive(head: reqwest::RequestBuilder, waiting: Waiting) {
         let body: Value = answer.json().await.expect("an event is JSON");
         // MassTransit's envelope holds ours as its message.
         let event = body.get("message").unwrap_or(&body);
-        let is_refusal = event["eventType"] == "RuntimeCommandFailed" && event["payload"]["reasonCode"] == "EnvironmentNotFound";
+        let is_refusal = event["eventType"] == "RuntimeCommandFailed"
+            && event["payload"]["reasonCode"] == "EnvironmentNotFound";
         assert!(is_refusal, "only refusals were asked for; this is a {}", event["eventType"]);
         let id = event["causationId"].as_str().expect("an answer names its command");
         if let Some(tell) = waiting.lock().expect("nobody panics while holding it").remove(id) {

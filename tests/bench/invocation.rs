@@ -57,7 +57,14 @@ fn main() -> ExitCode {
         }
     };
     let pinned = pin_the_load();
-    println!("{}", if pinned { "handlers on CPU 0, load on CPU 1" } else { "nothing is pinned to a CPU: `taskset` is missing or refused" });
+    println!(
+        "{}",
+        if pinned {
+            "handlers on CPU 0, load on CPU 1"
+        } else {
+            "nothing is pinned to a CPU: `taskset` is missing or refused"
+        }
+    );
     let handlers: Vec<&Handler> = [Some(&ours), go.as_ref()].into_iter().flatten().collect();
     let mut figures: Vec<Figures> = handlers.iter().map(|_| Figures::default()).collect();
     for _ in 0..STARTS {
@@ -103,7 +110,11 @@ fn go_handler() -> Result<PathBuf, String> {
 /// Keeps this process off the handlers' CPU.
 fn pin_the_load() -> bool {
     let own = std::process::id().to_string();
-    let pinned = Command::new("taskset").args(["-a", "-c", "-p", "1", &own]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let pinned = Command::new("taskset")
+        .args(["-a", "-c", "-p", "1", &own])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
     pinned.is_ok_and(|status| status.success())
 }
 
@@ -253,14 +264,19 @@ fn invocation() -> Vec<u8> {
 
 enum Answer {
     /// A whole 200: where its body begins, and where it ends.
-    Whole { head: usize, end: usize },
+    Whole {
+        head: usize,
+        end: usize,
+    },
     Partial,
     Unexpected,
 }
 
 /// How far an answer has come. Both handlers name the length of their answers.
 fn answer_length(bytes: &[u8]) -> Answer {
-    let Some(head) = bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4) else { return Answer::Partial };
+    let Some(head) = bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4) else {
+        return Answer::Partial;
+    };
     let Ok(text) = std::str::from_utf8(&bytes[..head]) else { return Answer::Unexpected };
     if !text.starts_with("HTTP/1.1 200") {
         return Answer::Unexpected;
@@ -292,7 +308,8 @@ fn round(handler: &Handler, pinned: bool) -> Round {
     let request = invocation();
     running.first_answer(&request);
     check_answer(handler, &running.ask(&request).expect("it answers as it did before"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("the runtime starts");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("the runtime starts");
     runtime.block_on(load(running.address, &request, WARM_UP));
     let before = running.cpu_seconds();
     let began = Instant::now();
@@ -312,7 +329,8 @@ fn round(handler: &Handler, pinned: bool) -> Round {
 /// Both must say the same, or the comparison says nothing.
 fn check_answer(handler: &Handler, body: &str) {
     let answer: Value = serde_json::from_str(body).expect("the answer is JSON");
-    let inner: Value = serde_json::from_str(answer["Outputs"]["res"]["body"].as_str().unwrap_or_default()).expect("its body is JSON");
+    let inner: Value = serde_json::from_str(answer["Outputs"]["res"]["body"].as_str().unwrap_or_default())
+        .expect("its body is JSON");
     let said = (&answer["Outputs"]["res"]["statusCode"], &inner["status"]);
     assert_eq!(said, (&json!(200), &json!("Healthy")), "the answer of {}", handler.name);
 }
@@ -330,11 +348,16 @@ async fn load(address: SocketAddr, request: &[u8], lasting: Duration) -> Vec<f64
             stream.write_all(request).await.expect("the handler reads");
             bytes.clear();
             loop {
-                assert!(stream.read_buf(&mut bytes).await.expect("the handler answers") > 0, "the handler hung up");
+                assert!(
+                    stream.read_buf(&mut bytes).await.expect("the handler answers") > 0,
+                    "the handler hung up"
+                );
                 match answer_length(&bytes) {
                     Answer::Whole { end, .. } if end == bytes.len() => break,
                     Answer::Partial if bytes.len() < ANSWER_BYTES_MAX => {}
-                    Answer::Whole { .. } | Answer::Partial | Answer::Unexpected => panic!("not the answer that was expected"),
+                    Answer::Whole { .. } | Answer::Partial | Answer::Unexpected => {
+                        panic!("not the answer that was expected")
+                    }
                 }
             }
             latencies.push(began.elapsed().as_secs_f64() * 1000.0);
@@ -359,13 +382,28 @@ impl Figures {
 
     fn print(&self, handler: &Handler) {
         let bytes = fs::metadata(&handler.program).map_or(f64::NAN, |file| file.len() as f64);
-        println!("{}: median (least to most) of {STARTS} starts and {ROUNDS} rounds of {ROUND:?} with {CONNECTIONS} connections", handler.name);
+        println!(
+            "{}: median (least to most) of {STARTS} starts and {ROUNDS} rounds of {ROUND:?} with {CONNECTIONS} connections",
+            handler.name
+        );
         println!("  start to first 200 of GET /         {} ms", Spread::of(self.answered.iter().copied()));
         println!("  start to first 200 of an invocation {} ms", Spread::of(self.invoked.iter().copied()));
-        println!("  requests per second                 {}", self.spread(|round| Some(round.requests_per_second)));
-        println!("  p50                                 {} ms", self.spread(|round| Some(round.p50_milliseconds)));
-        println!("  p99                                 {} ms", self.spread(|round| Some(round.p99_milliseconds)));
-        println!("  CPU seconds per 1,000 requests      {:.4}", self.spread(|round| round.cpu_seconds_per_1000).median);
+        println!(
+            "  requests per second                 {}",
+            self.spread(|round| Some(round.requests_per_second))
+        );
+        println!(
+            "  p50                                 {} ms",
+            self.spread(|round| Some(round.p50_milliseconds))
+        );
+        println!(
+            "  p99                                 {} ms",
+            self.spread(|round| Some(round.p99_milliseconds))
+        );
+        println!(
+            "  CPU seconds per 1,000 requests      {:.4}",
+            self.spread(|round| round.cpu_seconds_per_1000).median
+        );
         println!("  peak memory                         {} MiB", self.spread(|round| round.peak_mebibytes));
         println!("  binary                              {:.1} MiB\n", bytes / 1024.0 / 1024.0);
     }
@@ -375,10 +413,17 @@ fn compare(ours: &Figures, go: &Figures) {
     let verdict = |met: bool| if met { "met" } else { "MISSED" };
     let start = |figures: &Figures| Spread::of(figures.answered.iter().copied()).median;
     let (ours_start, go_start) = (start(ours), start(go));
-    println!("start:    {:.2} times Go's time; aim at most 1: {}", ours_start / go_start, verdict(ours_start <= go_start));
+    println!(
+        "start:    {:.2} times Go's time; aim at most 1: {}",
+        ours_start / go_start,
+        verdict(ours_start <= go_start)
+    );
     let requests = |figures: &Figures| figures.spread(|round| Some(round.requests_per_second)).median;
     let ratio = requests(ours) / requests(go);
-    println!("requests: {ratio:.2} times Go's; aim at least {REQUESTS_AIM}: {}", verdict(ratio >= REQUESTS_AIM));
+    println!(
+        "requests: {ratio:.2} times Go's; aim at least {REQUESTS_AIM}: {}",
+        verdict(ratio >= REQUESTS_AIM)
+    );
     let cpu = |figures: &Figures| figures.spread(|round| round.cpu_seconds_per_1000).median;
     println!("requests per CPU second: {:.2} times Go's", cpu(go) / cpu(ours));
     let memory = |figures: &Figures| figures.spread(|round| round.peak_mebibytes).median;

@@ -1,21 +1,11 @@
 //! What the benchmarks share: the machine that a figure was taken on, and how figures are summed up.
 
-use std::{
-    fs::{self, File},
-    io::Write,
-    path::Path,
-    process::Command,
-    time::{Duration, Instant},
-};
-
-/// How long the disk alone is measured.
-const DISK_FOR: Duration = Duration::from_secs(1);
-/// What one write to the disk holds, in bytes.
-const DISK_WRITE_BYTES: usize = 4096;
+use std::{fs, process::Command};
 
 /// The first line that a program says of itself; none where it cannot be run.
 pub fn said_by(program: &str, argument: &str) -> Option<String> {
-    let output = Command::new(program).arg(argument).output().ok().filter(|output| output.status.success())?;
+    let output =
+        Command::new(program).arg(argument).output().ok().filter(|output| output.status.success())?;
     String::from_utf8(output.stdout).ok()?.lines().next().map(str::to_owned)
 }
 
@@ -26,7 +16,10 @@ pub fn introduce() {
         let line = text.lines().find(|line| line.starts_with("model name"))?.to_owned();
         line.split_once(':').map(|(_, model)| model.trim().to_owned())
     });
-    println!("machine: {cpus} CPUs, {}", model.unwrap_or_else(|| "of a model that the system does not tell".into()));
+    println!(
+        "machine: {cpus} CPUs, {}",
+        model.unwrap_or_else(|| "of a model that the system does not tell".into())
+    );
     println!("rustc: {}", said_by("rustc", "--version").unwrap_or_else(|| "not found".into()));
     println!("load average at the start: {}", load());
 }
@@ -35,18 +28,6 @@ pub fn introduce() {
 pub fn load() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split_whitespace().next().unwrap_or("unknown").to_owned()
-}
-
-/// How many times a second the disk under `directory` alone takes a small write for good.
-pub fn fsyncs_per_second(directory: &Path) -> f64 {
-    let mut file = File::create(directory.join("fsync")).expect("the directory can be written to");
-    let (began, mut count) = (Instant::now(), 0_u32);
-    while began.elapsed() < DISK_FOR {
-        file.write_all(&[0; DISK_WRITE_BYTES]).expect("there is room on the disk");
-        file.sync_data().expect("the disk takes what was written");
-        count += 1;
-    }
-    f64::from(count) / began.elapsed().as_secs_f64()
 }
 
 /// The value below which the given share of the values lies; `values` must be sorted.
