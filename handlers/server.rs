@@ -101,19 +101,16 @@ async fn run(platform: Platform, function: Function, body: Body) -> Response {
             return failure("The invocation is larger than any message may be.");
         }
     };
-    let invocation = match Invocation::read(&body) {
-        Ok(invocation) => invocation,
-        Err(error) => return failure(&crate::outcome::chain(&error)),
-    };
     match function.run {
-        Run::Message(handle) => match invocation.message() {
+        Run::Message(handle) => match Invocation::read(&body).and_then(|invocation| invocation.message()) {
             Ok(message) => settle(handle(platform, message).await),
-            Err(error) => failure(&error.to_string()),
+            Err(error) => failure(&crate::outcome::chain(&error)),
         },
+        // What a timer says of itself is of no interest: a sweep looks at what is due.
         Run::Timer(handle) => settle(handle(platform).await),
-        Run::Http(handle) => match invocation.request() {
+        Run::Http(handle) => match invocation::request(&body) {
             Ok(request) => reply(StatusCode::OK, &invocation::answer(&handle(platform, request).await)),
-            Err(error) => failure(&error.to_string()),
+            Err(error) => failure(&crate::outcome::chain(&error)),
         },
     }
 }
