@@ -18,7 +18,7 @@ use crate::{
     up::{Place, Up, kill},
 };
 
-const COMMANDS: usize = 48;
+const COMMANDS: usize = 160;
 const MODULES: u64 = 6;
 /// Deaths of the handler one by one, and of `up`.
 const HANDLER_KILLS: usize = 15;
@@ -117,10 +117,10 @@ fn commands(environment: &str, random: &mut Random) -> Vec<Order> {
         .map(|number| {
             let module = format!("module-m{}", random.below(MODULES));
             match random.below(20) {
-                0..14 => deploy(environment, &module, &format!("r/good:{number}")),
-                14..17 => deploy(environment, &module, &format!("r/bad:{number}")),
-                17 => deploy(environment, &module, "r/without-a-tag"),
-                18 => deploy(NO_ENVIRONMENT, &module, "r/good:1"),
+                0..6 => deploy(environment, &module, &format!("r/good:{number}")),
+                6..8 => deploy(environment, &module, &format!("r/bad:{number}")),
+                8..12 => deploy(environment, &module, "r/without-a-tag"),
+                12..16 => deploy(NO_ENVIRONMENT, &module, "r/good:1"),
                 _ => {
                     let mut payload = deploy_payload(environment, &module, "r/good:1");
                     payload["strategy"] = json!("Sideways");
@@ -152,7 +152,7 @@ async fn send_all(platform: watch::Receiver<Client>, orders: Vec<Order>, mut ran
                 }
             }
         }
-        sleep(random.milliseconds(300, 1800)).await;
+        sleep(random.milliseconds(20, 600)).await;
     }
     (orders, again)
 }
