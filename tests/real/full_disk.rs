@@ -107,7 +107,7 @@ struct Disk<'p>(&'p Path);
 impl<'p> Disk<'p> {
     /// None where this process may not mount anything.
     fn mount(at: &'p Path) -> Option<Self> {
-        mount(&["-t", "tmpfs", "-o", &format!("size={SMALL_BYTES}"), "tmpfs"], at).then_some(Self(at))
+        mount(&["-t", "tmpfs", "-o", &format!("size={SMALL_BYTES}"), "tmpfs"], at).then(|| Self(at))
     }
 
     fn enlarge(&self) {

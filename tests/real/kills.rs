@@ -18,7 +18,7 @@ use crate::{
     up::{Place, Up, kill},
 };
 
-const COMMANDS: usize = 160;
+const COMMANDS: usize = 400;
 const MODULES: u64 = 6;
 /// Deaths of the handler one by one, and of `up`.
 const HANDLER_KILLS: usize = 15;
@@ -61,7 +61,7 @@ pub fn run() -> Result<(), String> {
             let left = SETTLED.saturating_sub(began.elapsed());
             ends.insert(order.correlation_id.clone(), client.end_of(&order.event_id, left).await);
         }
-        println!("  all had ended {:.0} s after the last death", began.elapsed().as_secs_f64());
+        println!("  all had ended {:.0} s after the last command and the last death", began.elapsed().as_secs_f64());
         let events = client.events().await;
         every_command_ended_once(&sent, &ends, &events);
         nothing_is_out_of_order(&events);
@@ -116,11 +116,11 @@ fn commands(environment: &str, random: &mut Random) -> Vec<Order> {
     (0..COMMANDS)
         .map(|number| {
             let module = format!("module-m{}", random.below(MODULES));
-            match random.below(20) {
+            match random.below(50) {
                 0..6 => deploy(environment, &module, &format!("r/good:{number}")),
                 6..8 => deploy(environment, &module, &format!("r/bad:{number}")),
-                8..12 => deploy(environment, &module, "r/without-a-tag"),
-                12..16 => deploy(NO_ENVIRONMENT, &module, "r/good:1"),
+                8..22 => deploy(environment, &module, "r/without-a-tag"),
+                22..36 => deploy(NO_ENVIRONMENT, &module, "r/good:1"),
                 _ => {
                     let mut payload = deploy_payload(environment, &module, "r/good:1");
                     payload["strategy"] = json!("Sideways");
@@ -152,7 +152,7 @@ async fn send_all(platform: watch::Receiver<Client>, orders: Vec<Order>, mut ran
                 }
             }
         }
-        sleep(random.milliseconds(20, 600)).await;
+        sleep(random.milliseconds(10, 250)).await;
     }
     (orders, again)
 }
@@ -189,6 +189,7 @@ async fn deal<'p>(
             sleep(random.milliseconds(0, 2500)).await;
             up.kill();
             dealt.ups += 1;
+            sleep(random.milliseconds(0, 400)).await;
             *up = place.up(arguments);
             known.send_replace(up.ready().await);
         }
