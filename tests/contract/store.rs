@@ -2,11 +2,14 @@
 //! `store_suite!`; nothing here knows which adapter it is.
 
 mod listings;
-mod subjects;
 
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
 use futures::future::join_all;
 use jiff::Timestamp;
 use runtime_platform::{
+    local::store::SqliteStore,
     ports::store::{
         COMMIT_BYTES_MAX, COMMIT_WRITES_MAX, Document, Etag, Filter, Key, Listing, PAGE_ITEMS_MAX, Page,
         Partition, Store, StoreFault, Stored, Write,
@@ -14,13 +17,24 @@ use runtime_platform::{
 };
 use serde_json::{Value, json};
 
-use self::{
-    listings::*,
-    subjects::{Memory, Sqlite, Subject},
-};
+use self::listings::*;
+use crate::support::fixed_clock::FixedClock;
+
+/// No test here has more pages to read.
+const PAGES_MAX: usize = 100;
+
+/// An adapter under the suite, with data of its own that begins empty.
+#[async_trait]
+trait Subject: Sync {
+    /// Another handle on the same data, as another process would have.
+    fn open(&self) -> Arc<dyn Store>;
+
+    /// Lets this much time pass, as the store sees it.
+    async fn wait(&self, seconds: u64);
+}
 
 /// One test per promise and adapter.
-macro_rules! promises {
+macro_rules! store_suite {
     ($adapter:ident, $subject:expr; $($promise:ident)*) => {
         mod $adapter {
             use super::*;
@@ -33,41 +47,57 @@ macro_rules! promises {
     };
 }
 
-/// The promises, for one adapter.
-macro_rules! store_suite {
-    ($adapter:ident, $subject:expr) => {
-        promises! { $adapter, $subject;
-            a_document_comes_back_as_it_was_written
-            what_is_not_there_is_none
-            a_create_over_a_document_conflicts_and_names_it
-            a_replace_needs_the_etag_that_was_read_last
-            an_upsert_writes_whatever_is_there
-            a_delete_is_content_with_nothing_and_not_with_another_etag
-            every_write_makes_an_etag_that_was_never_seen
-            one_conflict_undoes_the_whole_commit
-            the_writes_of_a_commit_happen_in_order
-            partitions_do_not_see_each_other
-            a_commit_has_a_limit_of_writes_and_of_bytes
-            a_query_is_of_one_kind_in_order_of_time_and_id
-            a_filter_compares_texts_and_time
-            a_listing_is_read_through_page_by_page
-            pages_are_stable_while_others_insert_and_delete
-            a_page_has_a_limit_and_a_mark_of_this_store
-            what_is_due_is_found_across_partitions_in_order
-            a_tenants_list_goes_through_its_environments_and_no_other_tenants
-            what_has_outlived_its_time_is_not_found
-            an_id_that_has_expired_is_free
-            a_write_begins_the_time_to_live_anew
-            what_was_acknowledged_is_there_for_the_next_process
-            of_two_processes_with_one_etag_exactly_one_wins
-            of_many_that_create_one_document_exactly_one_wins
-            many_writers_at_once_all_succeed
-        }
-    };
+store_suite! { sqlite, Sqlite::new();
+    a_document_comes_back_as_it_was_written
+    what_is_not_there_is_none
+    a_create_over_a_document_conflicts_and_names_it
+    a_replace_needs_the_etag_that_was_read_last
+    an_upsert_writes_whatever_is_there
+    a_delete_is_content_with_nothing_and_not_with_another_etag
+    every_write_makes_an_etag_that_was_never_seen
+    one_conflict_undoes_the_whole_commit
+    the_writes_of_a_commit_happen_in_order
+    partitions_do_not_see_each_other
+    a_commit_has_a_limit_of_writes_and_of_bytes
+    a_query_is_of_one_kind_in_order_of_time_and_id
+    a_filter_compares_texts_and_time
+    a_listing_is_read_through_page_by_page
+    pages_are_stable_while_others_insert_and_delete
+    a_page_has_a_limit_and_a_mark_of_this_store
+    what_is_due_is_found_across_partitions_in_order
+    a_tenants_list_goes_through_its_environments_and_no_other_tenants
+    what_has_outlived_its_time_is_not_found
+    an_id_that_has_expired_is_free
+    a_write_begins_the_time_to_live_anew
+    what_was_acknowledged_is_there_for_the_next_process
+    of_two_processes_with_one_etag_exactly_one_wins
+    of_many_that_create_one_document_exactly_one_wins
+    many_writers_at_once_all_succeed
 }
 
-store_suite!(sqlite, Sqlite::new());
-store_suite!(memory, Memory::new());
+/// The adapter of this machine.
+struct Sqlite {
+    directory: tempfile::TempDir,
+    clock: FixedClock,
+}
+
+impl Sqlite {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), clock: FixedClock::default() }
+    }
+}
+
+#[async_trait]
+impl Subject for Sqlite {
+    fn open(&self) -> Arc<dyn Store> {
+        let path = self.directory.path().join("store.db");
+        Arc::new(SqliteStore::open(&path, Arc::new(self.clock.clone())).unwrap())
+    }
+
+    async fn wait(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+}
 
 fn home() -> Partition {
     Partition { tenant_id: "connectsoft".into(), environment_id: "env-1".into() }
@@ -136,6 +166,20 @@ fn conflict<T: std::fmt::Debug>(end: Result<T, StoreFault>) -> String {
 
 fn ids(listing: &Listing) -> Vec<&str> {
     listing.items.iter().map(|stored| &*stored.document.id).collect()
+}
+
+/// The pages of a listing, to its end; a listing that does not come to one fails the test.
+async fn pages(size: usize, read: impl AsyncFn(Page) -> Result<Listing, StoreFault>) -> Vec<Vec<Stored>> {
+    let (mut pages, mut after) = (Vec::new(), None);
+    while pages.len() < PAGES_MAX {
+        let listing = read(Page { size, after }).await.unwrap();
+        pages.push(listing.items);
+        after = listing.next;
+        if after.is_none() {
+            return pages;
+        }
+    }
+    panic!("the listing had not ended after {PAGES_MAX} pages");
 }
 
 async fn query(store: &dyn Store, filter: Filter) -> Listing {
@@ -399,14 +443,7 @@ async fn many_writers_at_once_all_succeed(subject: &impl Subject) {
     for end in join_all(writers).await {
         end.unwrap();
     }
-    let (mut count, mut after) = (0, None);
-    loop {
-        let listing = store.list("t", "note", &Filter::default(), &Page { size: 100, after }).await.unwrap();
-        count += listing.items.len();
-        after = listing.next;
-        if after.is_none() {
-            break;
-        }
-    }
+    let read = async |page| store.list("t", "note", &Filter::default(), &page).await;
+    let count = pages(100, read).await.iter().map(Vec::len).sum::<usize>();
     assert_eq!(count, 64 * 6);
 }

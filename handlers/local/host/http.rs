@@ -39,10 +39,14 @@ const BODY_UNIT: usize = 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 /// Requests that one function answers at the same time; more wait.
 const CONCURRENT_MAX: usize = 100;
+/// How long the last answers may take to be written when the host stops.
+const LAST_ANSWERS_WAIT: Duration = Duration::from_millis(50);
 /// Invocations that wait to be taken up.
 const JOBS_MAX: usize = 64;
 
 type Job = BoxFuture<'static, ()>;
+/// A function's name, its trigger, and the route's parameters.
+type Found<'a> = (&'a str, &'a HttpTrigger, Vec<(String, String)>);
 
 /// What the HTTP side needs.
 pub(super) struct HttpSide {
@@ -113,7 +117,7 @@ impl HttpSide {
         // The last answers have been handed to their connections: a moment to write them.
         tokio::select! {
             never = server => match never {},
-            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+            () = tokio::time::sleep(LAST_ANSWERS_WAIT) => {}
         }
     }
 }
@@ -166,7 +170,7 @@ impl Shared {
         self.invoke(name, trigger, call).await
     }
 
-    fn find(&self, method: &str, path: &[String]) -> Option<(&str, &HttpTrigger, Vec<(String, String)>)> {
+    fn find(&self, method: &str, path: &[String]) -> Option<Found<'_>> {
         let (prefix, rest) = path.split_at_checked(self.prefix.len())?;
         let is_ours = prefix.iter().zip(&self.prefix).all(|(part, ours)| part.eq_ignore_ascii_case(ours));
         if !is_ours {

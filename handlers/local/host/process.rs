@@ -201,8 +201,7 @@ fn how(status: ExitStatus) -> String {
 async fn pass_on(from: impl AsyncRead + Unpin, stream: Stream, events: Events) {
     let mut reader = BufReader::new(from);
     let mut line = Vec::new();
-    loop {
-        let Ok(buffer) = reader.fill_buf().await else { break };
+    while let Ok(buffer) = reader.fill_buf().await {
         if buffer.is_empty() {
             break;
         }

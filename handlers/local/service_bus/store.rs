@@ -301,10 +301,7 @@ pub(super) fn exhausted(
 pub(super) type Counts = (u64, u64, u64);
 
 /// Holder to what it holds.
-pub(super) fn counts(
-    connection: &Connection,
-    now: i64,
-) -> Result<Vec<(i64, Counts)>, DatabaseFault> {
+pub(super) fn counts(connection: &Connection, now: i64) -> Result<Vec<(i64, Counts)>, DatabaseFault> {
     let mut statement = connection.prepare_cached(
         "SELECT entity, sum(dead = 0 AND enqueued_at <= ?1), sum(dead), sum(dead = 0 AND enqueued_at > ?1)
          FROM message GROUP BY entity",

@@ -1,6 +1,6 @@
 //! How the handler is started, watched and replaced; how a host starts and stops.
 
-use std::{collections::BTreeSet, fs, path::Path, time::Duration};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use runtime_platform::local::host::{HostError, HostEvent};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -42,7 +42,7 @@ async fn the_third_crash_ends_the_host() {
 
 #[tokio::test]
 async fn a_killed_handler_is_replaced_and_its_message_comes_again() {
-    let world = App::new().setting("FAKE_Deploy", "slow|ok").queue("Deploy").start().await;
+    let world = App::new().setting("FAKE_Deploy", "hang").queue("Deploy").start().await;
     world.send("m-1", b"{}").await;
     world.until("the invocation", || world.invocations().into_iter().next()).await;
     kill_process(pid(&world), Signal::KILL).unwrap();
@@ -204,7 +204,11 @@ async fn the_app_of_this_checkout_is_taken_and_a_staged_one_too() {
     let mut world = app.start().await;
     world.ready(1).await;
     // Of its queues only one is there, which is told and not fatal.
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let trouble = |event: &HostEvent| match event {
+        HostEvent::Told { level: "ERROR", text } => text.contains("cannot be received").then_some(()),
+        _ => None,
+    };
+    world.event("a missing queue", 1, trouble).await;
     assert_eq!(world.get("/api/v1/runtime/environments", None).await.0, 401);
     world.stop().await;
 }
