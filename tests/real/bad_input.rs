@@ -83,16 +83,36 @@ async fn refused_with_an_event(client: &Client, environment: &str) -> usize {
     let cases: Vec<(Order, &[(&str, &str)], &str, &[&str])> = vec![
         (changed("workloads", json!("many")), none, "InvalidPayload", &["payload.workloads", "sequence"]),
         (changed("strategy", json!(7)), none, "InvalidPayload", &["payload.strategy"]),
-        (changed("environmentId", json!("dep-12345678")), none, "InvalidPayload", &["payload.environmentId", "env-"]),
-        (deploy(environment, "module-a", "r/a"), none, "InvalidPayload", &["payload.workloads[0].image", "has no tag"]),
-        (deploy(NO_ENVIRONMENT, "module-a", "r/a:1"), none, "EnvironmentNotFound", &[NO_ENVIRONMENT, "ProvisionEnvironment"]),
+        (
+            changed("environmentId", json!("dep-12345678")),
+            none,
+            "InvalidPayload",
+            &["payload.environmentId", "env-"],
+        ),
+        (
+            deploy(environment, "module-a", "r/a"),
+            none,
+            "InvalidPayload",
+            &["payload.workloads[0].image", "has no tag"],
+        ),
+        (
+            deploy(NO_ENVIRONMENT, "module-a", "r/a:1"),
+            none,
+            "EnvironmentNotFound",
+            &[NO_ENVIRONMENT, "ProvisionEnvironment"],
+        ),
         (
             deploy(environment, "module-a", "r/a:1").with("eventType", json!("Explode")),
             none,
             "UnknownCommand",
             &["Explode", "Deploy"],
         ),
-        (expiring, &[("cs-first-enqueued", "2020-01-01T00:00:00Z")], "Expired", &["2020-01-01T06:00:00Z", "new eventId"]),
+        (
+            expiring,
+            &[("cs-first-enqueued", "2020-01-01T00:00:00Z")],
+            "Expired",
+            &["2020-01-01T06:00:00Z", "new eventId"],
+        ),
     ];
     let count = cases.len();
     for (order, properties, code, parts) in cases {
@@ -141,7 +161,11 @@ async fn filed_as_dead_letters(client: &Client, place: &Place, environment: &str
         for part in parts {
             assert!(filed.contains(part), "`{part}` is not in: {filed}");
         }
-        assert_eq!(client.get(&format!("commands/{}", order.event_id)).await.unwrap().0, 404, "nobody is answered");
+        assert_eq!(
+            client.get(&format!("commands/{}", order.event_id)).await.unwrap().0,
+            404,
+            "nobody is answered"
+        );
         all_is_well(client).await;
     }
     let events = client.get_as("somebody-else", "events").await.unwrap().1;
@@ -178,7 +202,8 @@ async fn refused_by_the_broker(client: &Client) -> usize {
     assert!(text.contains("no-such-queue"), "{text}");
 
     let url = format!("{}/deploy/messages", client.text("serviceBusEndpoint"));
-    let answer = client.http.post(url).header("authorization", "Bearer forged").body("{}").send().await.unwrap();
+    let answer =
+        client.http.post(url).header("authorization", "Bearer forged").body("{}").send().await.unwrap();
     assert_eq!(answer.status().as_u16(), 401);
     assert!(answer.text().await.unwrap().contains("Not authorized"));
     all_is_well(client).await;
@@ -193,7 +218,15 @@ async fn refused_over_http(client: &Client, place: &Place) -> usize {
         (request(), 401, ""),
         (request().header("x-functions-key", "wrong"), 401, ""),
         (client.http.get(&url).header("x-functions-key", key), 400, "x-cs-tenant-id"),
-        (client.http.get(format!("{url}/env-ffffffff")).header("x-cs-tenant-id", TENANT).header("x-functions-key", key), 404, "env-ffffffff"),
+        (
+            client
+                .http
+                .get(format!("{url}/env-ffffffff"))
+                .header("x-cs-tenant-id", TENANT)
+                .header("x-functions-key", key),
+            404,
+            "env-ffffffff",
+        ),
         (request().header("x-functions-key", key).body(vec![b'x'; HUGE_BYTES]), 413, "send less"),
     ] {
         let answer = request.send().await.unwrap();
@@ -205,7 +238,11 @@ async fn refused_over_http(client: &Client, place: &Place) -> usize {
     let handler = place.handler_other_than(None).await;
     let peak = memory_bytes(handler);
     assert!(peak < HANDLER_BYTES_MAX, "the handler held {peak} bytes");
-    println!("  the handler held {} MiB at most, with a body of {} MB on its way", peak >> 20, HUGE_BYTES / 1_000_000);
+    println!(
+        "  the handler held {} MiB at most, with a body of {} MB on its way",
+        peak >> 20,
+        HUGE_BYTES / 1_000_000
+    );
     5
 }
 
@@ -230,7 +267,8 @@ async fn one_outcome_for_many_copies(client: &Client, environment: &str) {
     assert_eq!(ended["outcome"]["eventType"], "RuntimeDeploymentCompleted", "{ended}");
     all_is_well(client).await;
     let events = client.events().await;
-    let of_it = events.iter().filter(|event| event["envelope"]["correlationId"] == order.correlation_id.as_str());
+    let of_it =
+        events.iter().filter(|event| event["envelope"]["correlationId"] == order.correlation_id.as_str());
     let kinds: Vec<&str> = of_it.map(|event| event["envelope"]["eventType"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["RuntimeDeploymentRequested", "RuntimeDeploymentCompleted"]);
 }
@@ -249,7 +287,11 @@ async fn a_stranger_is_told_that_it_does_not_exist(client: &Client, environment:
     };
     assert_eq!(ended["outcome"]["payload"]["reasonCode"], "EnvironmentNotFound", "{ended}");
     assert_eq!(ended["outcome"]["tenantId"], STRANGER, "{ended}");
-    assert_eq!(client.get(&format!("commands/{}", order.event_id)).await.unwrap().0, 404, "its owner hears nothing of it");
+    assert_eq!(
+        client.get(&format!("commands/{}", order.event_id)).await.unwrap().0,
+        404,
+        "its owner hears nothing of it"
+    );
     assert_eq!(client.get_as(STRANGER, &format!("environments/{environment}")).await.unwrap().0, 404);
     all_is_well(client).await;
 }

@@ -26,7 +26,10 @@ pub fn run() -> Result<(), String> {
         let deaths: u32 = lanes.iter().map(|(deaths, _)| deaths).sum();
         let slowest = lanes.iter().map(|(_, slowest)| *slowest).max().unwrap_or_default();
         assert!((2 * LANES..CALLS_MAX).contains(&deaths), "{deaths} deaths were dealt");
-        println!("  {deaths} deaths, one at each call of a Deploy; the slowest took {:.1} s", slowest.as_secs_f64());
+        println!(
+            "  {deaths} deaths, one at each call of a Deploy; the slowest took {:.1} s",
+            slowest.as_secs_f64()
+        );
     })
 }
 
@@ -69,7 +72,8 @@ async fn lane(first: u32) -> (u32, Duration) {
         slowest = slowest.max(began.elapsed());
     }
     let events = client.events().await;
-    let completed = events.iter().filter(|event| event["envelope"]["eventType"] == "RuntimeDeploymentCompleted");
+    let completed =
+        events.iter().filter(|event| event["envelope"]["eventType"] == "RuntimeDeploymentCompleted");
     assert_eq!(completed.count(), deaths as usize + 2, "each Deploy completed once");
     assert!(up.interrupt().await.success());
     (deaths, slowest)

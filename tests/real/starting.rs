@@ -90,7 +90,9 @@ async fn taken_ports_are_replaced() {
 }
 
 async fn killed_it_leaves_nothing_running() {
-    for rest in [Duration::ZERO, Duration::from_millis(30), Duration::from_millis(300), Duration::from_secs(2)] {
+    for rest in
+        [Duration::ZERO, Duration::from_millis(30), Duration::from_millis(300), Duration::from_secs(2)]
+    {
         let place = Place::new();
         let mut up = place.up(&[]);
         tokio::time::sleep(rest).await;
@@ -134,13 +136,38 @@ async fn data_of_a_newer_version_is_not_touched() {
 /// A file of the app, a text in it and what stands there instead, and what must be said of it.
 const MISTAKES: [(&str, &str, &str, &[&str]); 9] = [
     ("host.json", "\"2.0\"", "\"1.0\"", &["host.json", "version"]),
-    ("host.json", "\"00:05:00\",\n  \"customHandler\"", "\"soon\",\n  \"customHandler\"", &["host.json", "functionTimeout", "soon"]),
+    (
+        "host.json",
+        "\"00:05:00\",\n  \"customHandler\"",
+        "\"soon\",\n  \"customHandler\"",
+        &["host.json", "functionTimeout", "soon"],
+    ),
     ("host.json", "{\n  \"version\"", "{\n  version", &["host.json", "line 2"]),
-    ("functions/Deploy/function.json", "\"queueName\"", "\"queue\"", &["functions/Deploy/function.json", "bindings[0]", "queueName"]),
-    ("functions/OutboxRelay/function.json", "*/10 * * * * *", "*/10 * *", &["functions/OutboxRelay/function.json", "bindings[0].schedule"]),
-    ("functions/Health/function.json", "\"function\"", "\"everybody\"", &["functions/Health/function.json", "bindings[0].authLevel"]),
+    (
+        "functions/Deploy/function.json",
+        "\"queueName\"",
+        "\"queue\"",
+        &["functions/Deploy/function.json", "bindings[0]", "queueName"],
+    ),
+    (
+        "functions/OutboxRelay/function.json",
+        "*/10 * * * * *",
+        "*/10 * *",
+        &["functions/OutboxRelay/function.json", "bindings[0].schedule"],
+    ),
+    (
+        "functions/Health/function.json",
+        "\"function\"",
+        "\"everybody\"",
+        &["functions/Health/function.json", "bindings[0].authLevel"],
+    ),
     ("infra/messaging.json", "\"PT1M\"", "\"a minute\"", &["messaging.json", "queues[0].lockDuration"]),
-    ("infra/messaging.json", "\"maxDeliveryCount\"", "\"maxDeliveries\"", &["messaging.json", "queues[0]", "maxDeliveries"]),
+    (
+        "infra/messaging.json",
+        "\"maxDeliveryCount\"",
+        "\"maxDeliveries\"",
+        &["messaging.json", "queues[0]", "maxDeliveries"],
+    ),
     ("local.settings.json", "\"Values\": {", "\"Values\": [", &["local.settings.json"]),
 ];
 
@@ -159,7 +186,8 @@ async fn every_mistake_in_a_file_is_named() {
         }
         fs::write(&path, text).unwrap();
     }
-    let images = place.write("images.json", r#"{"images":[{"match":"a:*","behaviour":{"kind":"errors","share":2}}]}"#);
+    let images =
+        place.write("images.json", r#"{"images":[{"match":"a:*","behaviour":{"kind":"errors","share":2}}]}"#);
     let told = refused(&place, &["--images", images.to_str().unwrap()]).await;
     assert!(told.contains("images.json") && told.contains("images[0].behaviour.share"), "{told}");
     println!("  {} mistakes in files are named", MISTAKES.len() + 1);
