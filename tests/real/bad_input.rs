@@ -81,7 +81,7 @@ async fn refused_with_an_event(client: &Client, environment: &str) -> usize {
     let expiring = deploy(environment, "module-a", "r/a:1");
     let none: &[(&str, &str)] = &[];
     let cases: Vec<(Order, &[(&str, &str)], &str, &[&str])> = vec![
-        (changed("workloads", json!("many")), none, "InvalidPayload", &["payload.workloads", "sequence"]),
+        (changed("workloads", json!("many")), none, "InvalidPayload", &["payload.workloads", "list"]),
         (changed("strategy", json!(7)), none, "InvalidPayload", &["payload.strategy"]),
         (
             changed("environmentId", json!("dep-12345678")),

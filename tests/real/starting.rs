@@ -26,6 +26,7 @@ pub fn run() -> Result<(), String> {
         a_clean_stop_and_a_second_one_on_the_same_data().await;
         taken_ports_are_replaced().await;
         killed_it_leaves_nothing_running().await;
+        killed_it_goes_on_where_it_was().await;
         an_ephemeral_one_leaves_nothing_at_all().await;
         data_of_a_newer_version_is_not_touched().await;
         every_mistake_in_a_file_is_named().await;
@@ -107,6 +108,39 @@ async fn killed_it_leaves_nothing_running() {
     up.kill();
     place.is_empty_within(GONE).await;
     println!("  killed, it leaves nothing running after {:.2} s", began.elapsed().as_secs_f64());
+}
+
+/// What waited in the dead one's hands does not wait for its locks to run out, only for its lease.
+async fn killed_it_goes_on_where_it_was() {
+    let place = Place::new();
+    let mut up = place.up(&[]);
+    let client = up.ready().await;
+    let environment = client.carry_out(&orders::provision("resumed"), END).await;
+    let order = deploy(environment["environmentId"].as_str().unwrap(), "module-resumed", "r/resumed:1");
+    client.send(&order).await;
+    let began = Instant::now();
+    loop {
+        let deployments = client.list("deployments").await;
+        match deployments.first().map(|deployment| deployment["status"].as_str().unwrap()) {
+            Some("RollingOut" | "HealthGating") => break,
+            Some("Completed") => panic!("it was through before it could be disturbed"),
+            _ => assert!(began.elapsed() < END, "it does not begin: {deployments:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    up.kill();
+    let began = Instant::now();
+    let mut up = place.up(&[]);
+    let client = up.ready().await;
+    let ready = began.elapsed();
+    let ended = client.end_of(&order.event_id, END).await;
+    assert_eq!(ended["outcome"]["eventType"], "RuntimeDeploymentCompleted", "{ended}");
+    println!(
+        "  killed in the middle of a Deploy, it is up again after {:.1} s, and the Deploy through after {:.1} s",
+        ready.as_secs_f64(),
+        began.elapsed().as_secs_f64()
+    );
+    assert!(up.interrupt().await.success());
 }
 
 async fn an_ephemeral_one_leaves_nothing_at_all() {
