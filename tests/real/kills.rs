@@ -18,7 +18,7 @@ use crate::{
     up::{Place, Up, kill},
 };
 
-const COMMANDS: usize = 48;
+const COMMANDS: usize = 400;
 const MODULES: u64 = 6;
 /// Deaths of the handler one by one, and of `up`.
 const HANDLER_KILLS: usize = 15;
@@ -32,21 +32,27 @@ const END: Duration = Duration::from_secs(60);
 /// The pause before a command that was not taken is sent again.
 const AGAIN: Duration = Duration::from_millis(200);
 /// The events that end a Deploy.
-const ENDINGS: [&str; 4] =
-    ["RuntimeDeploymentCompleted", "RuntimeDeploymentRolledBack", "RuntimeCommandFailed", "RuntimeCommandCompleted"];
+const ENDINGS: [&str; 4] = [
+    "RuntimeDeploymentCompleted",
+    "RuntimeDeploymentRolledBack",
+    "RuntimeCommandFailed",
+    "RuntimeCommandCompleted",
+];
 
 pub fn run() -> Result<(), String> {
     crate::block_on(async {
         let mut random = Random::new();
         println!("  seed {} (KILLS_SEED={} does the same again, as far as time allows)", random.0, random.0);
         let place = Place::new();
-        let catalogue = json!({ "images": [{ "match": "r/bad:*", "behaviour": { "kind": "errors", "share": 1.0 } }] });
+        let catalogue =
+            json!({ "images": [{ "match": "r/bad:*", "behaviour": { "kind": "errors", "share": 1.0 } }] });
         let catalogue = place.write("images.json", &catalogue.to_string());
         let arguments = ["--images", catalogue.to_str().unwrap()];
         let mut up = place.up(&arguments);
         let client = up.ready().await;
         let provisioned = orders::provision("kills");
-        let environment = client.carry_out(&provisioned, END).await["environmentId"].as_str().unwrap().to_owned();
+        let environment =
+            client.carry_out(&provisioned, END).await["environmentId"].as_str().unwrap().to_owned();
 
         let (known, platform) = watch::channel(client);
         let sender = tokio::spawn(send_all(platform, commands(&environment, &mut random), random.fork()));
@@ -61,7 +67,10 @@ pub fn run() -> Result<(), String> {
             let left = SETTLED.saturating_sub(began.elapsed());
             ends.insert(order.correlation_id.clone(), client.end_of(&order.event_id, left).await);
         }
-        println!("  all had ended {:.0} s after the last death", began.elapsed().as_secs_f64());
+        println!(
+            "  all had ended {:.0} s after the last command and the last death",
+            began.elapsed().as_secs_f64()
+        );
         let events = client.events().await;
         every_command_ended_once(&sent, &ends, &events);
         nothing_is_out_of_order(&events);
@@ -116,11 +125,11 @@ fn commands(environment: &str, random: &mut Random) -> Vec<Order> {
     (0..COMMANDS)
         .map(|number| {
             let module = format!("module-m{}", random.below(MODULES));
-            match random.below(20) {
-                0..14 => deploy(environment, &module, &format!("r/good:{number}")),
-                14..17 => deploy(environment, &module, &format!("r/bad:{number}")),
-                17 => deploy(environment, &module, "r/without-a-tag"),
-                18 => deploy(NO_ENVIRONMENT, &module, "r/good:1"),
+            match random.below(50) {
+                0..6 => deploy(environment, &module, &format!("r/good:{number}")),
+                6..8 => deploy(environment, &module, &format!("r/bad:{number}")),
+                8..22 => deploy(environment, &module, "r/without-a-tag"),
+                22..36 => deploy(NO_ENVIRONMENT, &module, "r/good:1"),
                 _ => {
                     let mut payload = deploy_payload(environment, &module, "r/good:1");
                     payload["strategy"] = json!("Sideways");
@@ -133,7 +142,11 @@ fn commands(environment: &str, random: &mut Random) -> Vec<Order> {
 
 /// Sends each command until the broker has taken it; some a second time. Answers them, and how often
 /// one had to be sent again.
-async fn send_all(platform: watch::Receiver<Client>, orders: Vec<Order>, mut random: Random) -> (Vec<Order>, usize) {
+async fn send_all(
+    platform: watch::Receiver<Client>,
+    orders: Vec<Order>,
+    mut random: Random,
+) -> (Vec<Order>, usize) {
     let mut again = 0;
     for order in &orders {
         let copies = if random.below(8) == 0 { 2 } else { 1 };
@@ -152,7 +165,7 @@ async fn send_all(platform: watch::Receiver<Client>, orders: Vec<Order>, mut ran
                 }
             }
         }
-        sleep(random.milliseconds(300, 1800)).await;
+        sleep(random.milliseconds(10, 250)).await;
     }
     (orders, again)
 }
@@ -189,6 +202,7 @@ async fn deal<'p>(
             sleep(random.milliseconds(0, 2500)).await;
             up.kill();
             dealt.ups += 1;
+            sleep(random.milliseconds(0, 400)).await;
             *up = place.up(arguments);
             known.send_replace(up.ready().await);
         }
@@ -214,7 +228,12 @@ fn every_command_ended_once(sent: &[Order], ends: &BTreeMap<String, Value>, even
         assert_eq!(found.len(), 1, "`{}` has {} endings: {found:?}; {end}", order.event_id, found.len());
         assert_eq!(end["outcome"]["eventId"], found[0]["envelope"]["eventId"], "{end}");
         let failed = found[0]["envelope"]["payload"]["reasonCode"].as_str().unwrap_or_default();
-        assert!(!["DeadLettered", "TimedOut", "Expired"].contains(&failed), "`{}` was given up: {}", order.event_id, found[0]);
+        assert!(
+            !["DeadLettered", "TimedOut", "Expired"].contains(&failed),
+            "`{}` was given up: {}",
+            order.event_id,
+            found[0]
+        );
     }
     assert!(endings.is_empty(), "these were not asked for: {endings:?}");
 }
@@ -238,7 +257,9 @@ fn nothing_is_out_of_order(events: &[Value]) {
 async fn what_serves_is_what_was_said(client: &Client, events: &[Value]) -> usize {
     let deployments = client.list("deployments").await;
     let mut last = BTreeMap::new();
-    for event in events.iter().filter(|event| text(event, "/envelope/eventType") == "RuntimeDeploymentCompleted") {
+    for event in
+        events.iter().filter(|event| text(event, "/envelope/eventType") == "RuntimeDeploymentCompleted")
+    {
         let id = text(event, "/envelope/payload/deploymentId");
         let deployment = deployments.iter().find(|deployment| deployment["deploymentId"] == id).unwrap();
         last.insert(text(deployment, "/moduleId"), deployment);
@@ -279,9 +300,15 @@ async fn what_serves_is_what_was_said(client: &Client, events: &[Value]) -> usiz
 async fn every_event_was_delivered_once(client: &Client, events: &[Value]) -> usize {
     let mut delivered = 0;
     for (subscription, kinds) in [
-        ("runtime.deployment/Subscriptions/control-plane", &["RuntimeDeploymentRequested", ENDINGS[0], ENDINGS[1], ENDINGS[2], ENDINGS[3]][..]),
+        (
+            "runtime.deployment/Subscriptions/control-plane",
+            &["RuntimeDeploymentRequested", ENDINGS[0], ENDINGS[1], ENDINGS[2], ENDINGS[3]][..],
+        ),
         ("runtime.deployment/Subscriptions/observability", &["RuntimeDeploymentCompleted"][..]),
-        ("runtime.environment/Subscriptions/control-plane", &["RuntimeEnvironmentProvisioned", ENDINGS[2], ENDINGS[3]][..]),
+        (
+            "runtime.environment/Subscriptions/control-plane",
+            &["RuntimeEnvironmentProvisioned", ENDINGS[2], ENDINGS[3]][..],
+        ),
     ] {
         let topic = subscription.split('/').next().unwrap();
         let expected: BTreeSet<String> = events

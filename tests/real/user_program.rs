@@ -51,7 +51,10 @@ pub fn serve() -> ExitCode {
             let body = format!("version {version}");
             let length = body.len();
             // Who asked may be gone.
-            let _ = write!(stream, "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}");
+            let _ = write!(
+                stream,
+                "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+            );
         });
     }
     ExitCode::SUCCESS
@@ -71,7 +74,8 @@ pub fn run() -> Result<(), String> {
         let url = serving(&client).await;
         assert_eq!(ask(&client, &url).await, (200, "version 1".to_owned()));
 
-        let bad = client.carry_out(&deploy(&environment, "module-shop", "my.registry/shop:broken"), END).await;
+        let bad =
+            client.carry_out(&deploy(&environment, "module-shop", "my.registry/shop:broken"), END).await;
         assert_eq!(bad["outcome"]["eventType"], "RuntimeDeploymentRolledBack", "{bad}");
         assert_eq!(bad["outcome"]["payload"]["reason"], "GateFailed", "{bad}");
         assert_eq!(ask(&client, &url).await, (200, "version 1".to_owned()));

@@ -60,7 +60,10 @@ impl Guardian {
 
     /// Names a process that must not outlive `up`.
     pub fn guard(&self, pid: u32) {
-        self.wards.lock().expect("nobody panics while holding the wards").insert(pid, Ward { started: started(pid) });
+        self.wards
+            .lock()
+            .expect("nobody panics while holding the wards")
+            .insert(pid, Ward { started: started(pid) });
         self.tell('+', pid);
     }
 
@@ -145,7 +148,9 @@ fn end(pid: u32) {
 }
 
 fn end_leftovers(list: &Path) {
-    let Some(wards) = fs::read_to_string(list).ok().and_then(|text| serde_json::from_str::<BTreeMap<u32, Ward>>(&text).ok())
+    let Some(wards) = fs::read_to_string(list)
+        .ok()
+        .and_then(|text| serde_json::from_str::<BTreeMap<u32, Ward>>(&text).ok())
     else {
         return;
     };

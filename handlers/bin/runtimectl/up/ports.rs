@@ -18,7 +18,9 @@ pub async fn listen(wanted: &[u16]) -> Result<(TcpListener, u16), Failure> {
         }
     }
     let any = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
-    with_port(any.map_err(|error| Failure::unusable("No port of 127.0.0.1 can be listened on").because(&error))?)
+    with_port(
+        any.map_err(|error| Failure::unusable("No port of 127.0.0.1 can be listened on").because(&error))?,
+    )
 }
 
 /// Listens once more on a port that was ours a moment ago: others know us by it.
@@ -29,18 +31,20 @@ pub async fn listen_again(port: u16) -> Result<TcpListener, Failure> {
             Ok(listener) => return Ok(listener),
             Err(_) if Instant::now() < give_up => tokio::time::sleep(AGAIN_PAUSE).await,
             Err(error) => {
-                return Err(Failure::unusable(format!("Port {port} was ours and cannot be listened on any more"))
-                    .because(&error)
-                    .advice("Start `runtimectl up` again: it takes another port."));
+                return Err(Failure::unusable(format!(
+                    "Port {port} was ours and cannot be listened on any more"
+                ))
+                .because(&error)
+                .advice("Start `runtimectl up` again: it takes another port."));
             }
         }
     }
 }
 
 fn with_port(listener: TcpListener) -> Result<(TcpListener, u16), Failure> {
-    let address = listener
-        .local_addr()
-        .map_err(|error| Failure::unusable("The system does not tell a port that is listened on").because(&error))?;
+    let address = listener.local_addr().map_err(|error| {
+        Failure::unusable("The system does not tell a port that is listened on").because(&error)
+    })?;
     Ok((listener, address.port()))
 }
 
