@@ -4,11 +4,14 @@
 //! and gives the body of a `"dataType": "binary"` message as base64, once. Metadata keys may be
 //! missing. This is the only file that knows.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
 use serde_json::{Map, Value, json};
 
 /// The name of the one binding that our functions have.
@@ -95,26 +98,6 @@ impl Invocation {
         })
     }
 
-    /// The request of an HTTP trigger.
-    ///
-    /// # Errors
-    /// When the binding is missing.
-    pub fn request(&self) -> Result<HttpRequest, InvocationError> {
-        let request = self.data.get(REQUEST).ok_or(InvocationError::NoBinding(REQUEST))?;
-        let texts = |name: &str| -> BTreeMap<String, String> {
-            let Some(members) = request.get(name).and_then(Value::as_object) else { return BTreeMap::new() };
-            members.iter().filter_map(|(name, value)| Some((name.clone(), text(value)?))).collect()
-        };
-        let headers = texts("Headers").into_iter().map(|(name, value)| (name.to_lowercase(), value)).collect();
-        Ok(HttpRequest {
-            method: request.get("Method").and_then(Value::as_str).unwrap_or("GET").to_owned(),
-            headers,
-            query: texts("Query"),
-            params: texts("Params"),
-            body: request.get("Body").and_then(Value::as_str).map(str::to_owned),
-        })
-    }
-
     /// A metadata value, freed of up to two layers of JSON strings.
     fn metadata_value(&self, name: &str) -> Option<Value> {
         self.metadata.get(name).map(unwrap)
@@ -134,6 +117,106 @@ fn text(value: &Value) -> Option<String> {
         Value::Array(values) => values.first().and_then(text),
         Value::Null | Value::Object(_) => None,
     }
+}
+
+/// The invocation of an HTTP trigger, as far as it is looked at: the rest is skipped unread, since
+/// these are the invocations that come in numbers.
+#[derive(Deserialize)]
+struct HttpInvocation {
+    #[serde(rename = "Data", default)]
+    data: HttpData,
+}
+
+#[derive(Default, Deserialize)]
+struct HttpData {
+    // The name of the binding, see `REQUEST`.
+    req: Option<Request>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Request {
+    method: Option<String>,
+    #[serde(default)]
+    headers: BTreeMap<String, FirstText>,
+    #[serde(default)]
+    query: BTreeMap<String, FirstText>,
+    #[serde(default)]
+    params: BTreeMap<String, FirstText>,
+    body: Option<String>,
+}
+
+/// A scalar as text, or the first of a list; nothing for anything else.
+struct FirstText(Option<String>);
+
+impl<'de> Deserialize<'de> for FirstText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FirstTextVisitor).map(Self)
+    }
+}
+
+struct FirstTextVisitor;
+
+impl<'de> Visitor<'de> for FirstTextVisitor {
+    type Value = Option<String>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a value")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Some(text.to_owned()))
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(Some(value.to_string()))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
+        Ok(Some(number.to_string()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+        Ok(Some(number.to_string()))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
+        Ok(Some(number.to_string()))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let first = list.next_element::<FirstText>()?;
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(first.and_then(|first| first.0))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+}
+
+/// Reads the request of an HTTP trigger from what the host posts.
+///
+/// # Errors
+/// When the bytes are not what a host posts, or the binding is missing.
+pub fn request(bytes: &[u8]) -> Result<HttpRequest, InvocationError> {
+    let invocation: HttpInvocation = serde_json::from_slice(bytes).map_err(InvocationError::NotTheHosts)?;
+    let Request { method, headers, query, params, body } = invocation.data.req.ok_or(InvocationError::NoBinding(REQUEST))?;
+    let texts = |members: BTreeMap<String, FirstText>| -> BTreeMap<String, String> {
+        members.into_iter().filter_map(|(name, value)| Some((name, value.0?))).collect()
+    };
+    Ok(HttpRequest {
+        method: method.unwrap_or_else(|| "GET".to_owned()),
+        headers: texts(headers).into_iter().map(|(name, value)| (name.to_lowercase(), value)).collect(),
+        query: texts(query),
+        params: texts(params),
+        body,
+    })
 }
 
 /// A JSON string that holds a JSON string is that string; a text that is no JSON string stays. Texts
@@ -206,13 +289,12 @@ mod tests {
 
     #[test]
     fn headers_are_lists_and_their_names_have_no_case() {
-        let invocation = Invocation::read(
+        let request = request(
             br#"{"Data":{"req":{"Method":"GET","Headers":{"X-Cs-Tenant-Id":["acme"]},"Query":{"after":"7"},"Params":{"id":"env-1"}}}}"#,
-        )
-        .unwrap();
+        );
         let one = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
         assert_eq!(
-            invocation.request().unwrap(),
+            request.unwrap(),
             HttpRequest {
                 method: "GET".into(),
                 headers: one("x-cs-tenant-id", "acme"),

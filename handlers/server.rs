@@ -16,7 +16,7 @@ use axum::{
 };
 use futures::{FutureExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::{Instrument, error};
 
 use crate::{
@@ -43,19 +43,38 @@ struct Server {
 
 /// The router of the handler. `ready` holds the platform once the store is open.
 pub fn router(ready: Ready) -> Router {
+    router_telling(ready, Arc::default())
+}
+
+/// The same, which also tells `looked` of every `GET /`.
+pub fn router_telling(ready: Ready, looked: Arc<Notify>) -> Router {
     let functions = functions::all().into_iter().map(|function| (function.name, function)).collect();
+    let look = move || {
+        looked.notify_one();
+        async { StatusCode::OK }
+    };
     Router::new()
-        .route("/", get(|| async { StatusCode::OK }))
+        .route("/", get(look))
         .route("/{function}", post(invoke))
-        .fallback(|| async { reply(StatusCode::NOT_FOUND, &json!({ "error": "There is no such function." })) })
+        .fallback(|| async {
+            reply(StatusCode::NOT_FOUND, &json!({ "error": "There is no such function." }))
+        })
         .with_state(Server { functions: Arc::new(functions), ready })
 }
 
-async fn invoke(State(mut server): State<Server>, Path(name): Path<String>, headers: HeaderMap, body: Body) -> Response {
+async fn invoke(
+    State(mut server): State<Server>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
     let Some(function) = server.functions.get(name.as_str()).cloned() else {
-        return failure(&format!("There is no function `{name}`; the app was staged with another version of the handler."));
+        return failure(&format!(
+            "There is no function `{name}`; the app was staged with another version of the handler."
+        ));
     };
-    let invocation_id = headers.get("x-azure-functions-invocationid").and_then(|id| id.to_str().ok()).unwrap_or("-");
+    let invocation_id =
+        headers.get("x-azure-functions-invocationid").and_then(|id| id.to_str().ok()).unwrap_or("-");
     let span = telemetry::invocation(function.name, invocation_id);
     async move {
         let ready = server.ready.wait_for(Option::is_some).await;
@@ -65,7 +84,9 @@ async fn invoke(State(mut server): State<Server>, Path(name): Path<String>, head
         let run = run(platform, function, body);
         match std::panic::AssertUnwindSafe(run).catch_unwind().await {
             Ok(response) => response,
-            Err(_) => failure("The function stopped in a state that should be impossible; the log has the place."),
+            Err(_) => {
+                failure("The function stopped in a state that should be impossible; the log has the place.")
+            }
         }
     }
     .instrument(span)
@@ -80,19 +101,16 @@ async fn run(platform: Platform, function: Function, body: Body) -> Response {
             return failure("The invocation is larger than any message may be.");
         }
     };
-    let invocation = match Invocation::read(&body) {
-        Ok(invocation) => invocation,
-        Err(error) => return failure(&crate::outcome::chain(&error)),
-    };
     match function.run {
-        Run::Message(handle) => match invocation.message() {
+        Run::Message(handle) => match Invocation::read(&body).and_then(|invocation| invocation.message()) {
             Ok(message) => settle(handle(platform, message).await),
-            Err(error) => failure(&error.to_string()),
+            Err(error) => failure(&crate::outcome::chain(&error)),
         },
+        // What a timer says of itself is of no interest: a sweep looks at what is due.
         Run::Timer(handle) => settle(handle(platform).await),
-        Run::Http(handle) => match invocation.request() {
+        Run::Http(handle) => match invocation::request(&body) {
             Ok(request) => reply(StatusCode::OK, &invocation::answer(&handle(platform, request).await)),
-            Err(error) => failure(&error.to_string()),
+            Err(error) => failure(&crate::outcome::chain(&error)),
         },
     }
 }

@@ -23,11 +23,17 @@ use runtime_platform::{
     ports::{clock::SystemClock, store::Store},
     server, telemetry,
 };
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+};
 use tracing::{error, info};
 
 /// The port that the host tells the handler to listen on.
 const PORT: &str = "FUNCTIONS_CUSTOMHANDLER_PORT";
+/// How long opening waits for the host's first `GET /`. Opening reads hundreds of root certificates and
+/// makes the store's file; done at once it would hold up the answer that the host waits for.
+const FIRST_LOOK_WAIT: Duration = Duration::from_millis(20);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -43,10 +49,14 @@ async fn run() -> Result<(), Source> {
     let settings: BTreeMap<String, String> = std::env::vars().collect();
     let config = Config::read(&settings);
     // Settings may be wrong; the log must still work to say so.
-    telemetry::start(config.as_ref().map_or(tracing::level_filters::LevelFilter::INFO, |config| config.log_level));
+    telemetry::start(
+        config.as_ref().map_or(tracing::level_filters::LevelFilter::INFO, |config| config.log_level),
+    );
     let config = config?;
     let port = settings.get(PORT).and_then(|port| port.parse::<u16>().ok());
-    let port = port.ok_or_else(|| format!("`{PORT}` names no port; the Functions host sets it when it starts the handler"))?;
+    let port = port.ok_or_else(|| {
+        format!("`{PORT}` names no port; the Functions host sets it when it starts the handler")
+    })?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
         .await
         .map_err(|error| format!("port {port} cannot be listened on: {error}"))?
@@ -55,7 +65,11 @@ async fn run() -> Result<(), Source> {
             let _ = stream.set_nodelay(true);
         });
     let (ready, platform) = watch::channel(None);
-    let serving = tokio::spawn(async move { axum::serve(listener, server::router(platform)).await });
+    let looked = Arc::new(Notify::new());
+    let router = server::router_telling(platform, looked.clone());
+    let serving = tokio::spawn(async move { axum::serve(listener, router).await });
+    // Whether the host looked or not, it is time to open.
+    let _ = tokio::time::timeout(FIRST_LOOK_WAIT, looked.notified()).await;
     ready.send_replace(Some(open(&config)?));
     info!("the handler is ready on port {port}");
     serving.await??;
@@ -101,5 +115,9 @@ fn store(setting: &StoreSetting, clock: Arc<SystemClock>) -> Result<Arc<dyn Stor
 #[cfg(not(feature = "local"))]
 fn store(setting: &StoreSetting, _clock: Arc<SystemClock>) -> Result<Arc<dyn Store>, Source> {
     let StoreSetting::Sqlite(path) = setting;
-    Err(format!("`STORE` names the file `{}`, and this handler was built without the feature `local`", path.display()).into())
+    Err(format!(
+        "`STORE` names the file `{}`, and this handler was built without the feature `local`",
+        path.display()
+    )
+    .into())
 }

@@ -8,7 +8,6 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use http::HeaderMap;
 use jiff::{SignedDuration, Timestamp};
 use runtime_platform::{
     azure::http_client::{self, HttpSettings},
@@ -43,7 +42,6 @@ pub struct Client {
 /// A message that was received.
 #[derive(Debug)]
 pub struct Taken {
-    pub headers: HeaderMap,
     pub broker: Value,
     pub body: Vec<u8>,
 }
@@ -63,7 +61,8 @@ pub struct Mail<'a> {
 impl Client {
     /// The platform of a data directory.
     pub fn of(data: &Path) -> Self {
-        let read = |name: &str| -> Value { serde_json::from_slice(&fs::read(data.join(name)).unwrap()).unwrap() };
+        let read =
+            |name: &str| -> Value { serde_json::from_slice(&fs::read(data.join(name)).unwrap()).unwrap() };
         let (context, keys) = (read("context.json"), read("keys.json"));
         let settings = HttpSettings {
             additional_root: Some(context["rootCertificate"].as_str().unwrap().into()),
@@ -131,7 +130,10 @@ impl Client {
             {
                 return command.clone();
             }
-            assert!(began.elapsed() < within, "the command `{event_id}` has not ended in {within:?}: {last:?}");
+            assert!(
+                began.elapsed() < within,
+                "the command `{event_id}` has not ended in {within:?}: {last:?}"
+            );
             sleep(PAUSE).await;
         }
     }
@@ -195,9 +197,8 @@ impl Client {
         match answer.status().as_u16() {
             204 => None,
             200 => {
-                let headers = answer.headers().clone();
-                let broker = serde_json::from_slice(headers["brokerproperties"].as_bytes()).unwrap();
-                Some(Taken { headers, broker, body: answer.bytes().await.unwrap().to_vec() })
+                let broker = serde_json::from_slice(answer.headers()["brokerproperties"].as_bytes()).unwrap();
+                Some(Taken { broker, body: answer.bytes().await.unwrap().to_vec() })
             }
             status => panic!("receiving from `{path}` answers {status}: {}", answer.text().await.unwrap()),
         }
@@ -239,7 +240,9 @@ impl Client {
         for group in groups["value"].as_array().unwrap() {
             let id = group["id"].as_str().unwrap();
             let path = format!("{id}/providers/Microsoft.App/containerApps?api-version={CONTAINER_APPS}");
-            apps.extend(self.manager(http::Method::GET, &path, None).await["value"].as_array().unwrap().clone());
+            apps.extend(
+                self.manager(http::Method::GET, &path, None).await["value"].as_array().unwrap().clone(),
+            );
         }
         apps
     }
@@ -271,6 +274,7 @@ fn escape(text: &str) -> String {
 
 /// Random bytes as base64 text of a length, which no compression makes smaller.
 pub fn noise(length: usize) -> String {
-    let bytes: Vec<u8> = std::iter::repeat_with(|| *Uuid::new_v4().as_bytes()).flatten().take(length).collect();
+    let bytes: Vec<u8> =
+        std::iter::repeat_with(|| *Uuid::new_v4().as_bytes()).flatten().take(length).collect();
     BASE64_STANDARD.encode(bytes).chars().take(length).collect()
 }

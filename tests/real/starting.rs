@@ -26,6 +26,7 @@ pub fn run() -> Result<(), String> {
         a_clean_stop_and_a_second_one_on_the_same_data().await;
         taken_ports_are_replaced().await;
         killed_it_leaves_nothing_running().await;
+        killed_it_goes_on_where_it_was().await;
         an_ephemeral_one_leaves_nothing_at_all().await;
         data_of_a_newer_version_is_not_touched().await;
         every_mistake_in_a_file_is_named().await;
@@ -90,9 +91,11 @@ async fn taken_ports_are_replaced() {
 }
 
 async fn killed_it_leaves_nothing_running() {
-    for rest in [Duration::ZERO, Duration::from_millis(30), Duration::from_millis(300), Duration::from_secs(2)] {
+    for rest in
+        [Duration::ZERO, Duration::from_millis(30), Duration::from_millis(300), Duration::from_secs(2)]
+    {
         let place = Place::new();
-        let up = place.up(&[]);
+        let mut up = place.up(&[]);
         tokio::time::sleep(rest).await;
         up.kill();
         place.is_empty_within(GONE).await;
@@ -100,12 +103,44 @@ async fn killed_it_leaves_nothing_running() {
     let place = Place::new();
     let mut up = place.up(&[]);
     up.ready().await;
-    let handler = place.handler_other_than(None).await;
+    place.handler_other_than(None).await;
     let began = Instant::now();
     up.kill();
     place.is_empty_within(GONE).await;
-    assert!(!crate::up::is_alive(handler));
     println!("  killed, it leaves nothing running after {:.2} s", began.elapsed().as_secs_f64());
+}
+
+/// What waited in the dead one's hands does not wait for its locks to run out, only for its lease.
+async fn killed_it_goes_on_where_it_was() {
+    let place = Place::new();
+    let mut up = place.up(&[]);
+    let client = up.ready().await;
+    let environment = client.carry_out(&orders::provision("resumed"), END).await;
+    let order = deploy(environment["environmentId"].as_str().unwrap(), "module-resumed", "r/resumed:1");
+    client.send(&order).await;
+    let began = Instant::now();
+    loop {
+        let deployments = client.list("deployments").await;
+        match deployments.first().map(|deployment| deployment["status"].as_str().unwrap()) {
+            Some("RollingOut" | "HealthGating") => break,
+            Some("Completed") => panic!("it was through before it could be disturbed"),
+            _ => assert!(began.elapsed() < END, "it does not begin: {deployments:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    up.kill();
+    let began = Instant::now();
+    let mut up = place.up(&[]);
+    let client = up.ready().await;
+    let ready = began.elapsed();
+    let ended = client.end_of(&order.event_id, END).await;
+    assert_eq!(ended["outcome"]["eventType"], "RuntimeDeploymentCompleted", "{ended}");
+    println!(
+        "  killed in the middle of a Deploy, it is up again after {:.1} s, and the Deploy through after {:.1} s",
+        ready.as_secs_f64(),
+        began.elapsed().as_secs_f64()
+    );
+    assert!(up.interrupt().await.success());
 }
 
 async fn an_ephemeral_one_leaves_nothing_at_all() {
@@ -135,13 +170,38 @@ async fn data_of_a_newer_version_is_not_touched() {
 /// A file of the app, a text in it and what stands there instead, and what must be said of it.
 const MISTAKES: [(&str, &str, &str, &[&str]); 9] = [
     ("host.json", "\"2.0\"", "\"1.0\"", &["host.json", "version"]),
-    ("host.json", "\"00:05:00\",\n  \"customHandler\"", "\"soon\",\n  \"customHandler\"", &["host.json", "functionTimeout", "soon"]),
+    (
+        "host.json",
+        "\"00:05:00\",\n  \"customHandler\"",
+        "\"soon\",\n  \"customHandler\"",
+        &["host.json", "functionTimeout", "soon"],
+    ),
     ("host.json", "{\n  \"version\"", "{\n  version", &["host.json", "line 2"]),
-    ("functions/Deploy/function.json", "\"queueName\"", "\"queue\"", &["functions/Deploy/function.json", "bindings[0]", "queueName"]),
-    ("functions/OutboxRelay/function.json", "*/10 * * * * *", "*/10 * *", &["functions/OutboxRelay/function.json", "bindings[0].schedule"]),
-    ("functions/Health/function.json", "\"function\"", "\"everybody\"", &["functions/Health/function.json", "bindings[0].authLevel"]),
+    (
+        "functions/Deploy/function.json",
+        "\"queueName\"",
+        "\"queue\"",
+        &["functions/Deploy/function.json", "bindings[0]", "queueName"],
+    ),
+    (
+        "functions/OutboxRelay/function.json",
+        "*/10 * * * * *",
+        "*/10 * *",
+        &["functions/OutboxRelay/function.json", "bindings[0].schedule"],
+    ),
+    (
+        "functions/Health/function.json",
+        "\"function\"",
+        "\"everybody\"",
+        &["functions/Health/function.json", "bindings[0].authLevel"],
+    ),
     ("infra/messaging.json", "\"PT1M\"", "\"a minute\"", &["messaging.json", "queues[0].lockDuration"]),
-    ("infra/messaging.json", "\"maxDeliveryCount\"", "\"maxDeliveries\"", &["messaging.json", "queues[0]", "maxDeliveries"]),
+    (
+        "infra/messaging.json",
+        "\"maxDeliveryCount\"",
+        "\"maxDeliveries\"",
+        &["messaging.json", "queues[0]", "maxDeliveries"],
+    ),
     ("local.settings.json", "\"Values\": {", "\"Values\": [", &["local.settings.json"]),
 ];
 
@@ -160,7 +220,8 @@ async fn every_mistake_in_a_file_is_named() {
         }
         fs::write(&path, text).unwrap();
     }
-    let images = place.write("images.json", r#"{"images":[{"match":"a:*","behaviour":{"kind":"errors","share":2}}]}"#);
+    let images =
+        place.write("images.json", r#"{"images":[{"match":"a:*","behaviour":{"kind":"errors","share":2}}]}"#);
     let told = refused(&place, &["--images", images.to_str().unwrap()]).await;
     assert!(told.contains("images.json") && told.contains("images[0].behaviour.share"), "{told}");
     println!("  {} mistakes in files are named", MISTAKES.len() + 1);

@@ -44,6 +44,16 @@ async fn build(checkout: &Path, program: &Path, out: &Out) -> Result<(), Failure
     if program.parent().and_then(Path::file_name).is_some_and(|profile| profile == "release") {
         command.arg("--release");
     }
+    // What `cargo run` tells this program of its package is not for the packages that are built:
+    // build scripts that look at it would run again, and much would be built anew.
+    for (name, _) in env::vars_os() {
+        let is_ours = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"]
+            .iter()
+            .any(|prefix| name.to_string_lossy().starts_with(prefix));
+        if is_ours {
+            command.env_remove(name);
+        }
+    }
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let built = command.status().await;
     match built {
