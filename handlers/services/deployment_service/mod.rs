@@ -8,10 +8,12 @@
 
 pub mod deploy;
 mod ending;
+mod quota;
 pub mod refresh;
 pub mod rollback_deployment;
 mod rolling_back;
 pub mod rollout;
 pub mod state;
 
+pub use quota::{Usage, usage};
 pub use state::{DeploymentStatus, GateRecord, RuntimeDeployment, Slot};
