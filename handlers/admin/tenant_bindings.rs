@@ -26,7 +26,8 @@ async fn found(platform: &Platform, request: &HttpRequest) -> Result<Value, Http
     }
     let equal = http::equal(request, &["environmentId", "boundTenantId"]);
     let filter = Filter { equal, newest_first: true, ..Filter::default() };
-    let listing = platform.ledger.list::<RuntimeTenantBinding>(&tenant, &filter, &http::page(request)).await?;
+    let listing =
+        platform.ledger.list::<RuntimeTenantBinding>(&tenant, &filter, &http::page(request)).await?;
     let items = listing.items.iter().map(|(_, binding)| view(binding)).collect();
     Ok(http::list(items, listing.next))
 }

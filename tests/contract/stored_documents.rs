@@ -14,12 +14,13 @@ use runtime_platform::{
     services::{
         deployment_service::{GateRecord, RuntimeDeployment, Slot},
         runtime_environment_service::{RuntimeEnvironment, state::Plan},
+        tenant_runtime_isolation_service::RuntimeTenantBinding,
     },
 };
 use serde_json::{Value, json};
 
 use crate::support::{
-    builders::{deploy, provision},
+    builders::{bind, deploy, provision},
     faulty::When,
     fixed_clock::FixedClock,
     memory_store::MemoryStore,
@@ -35,6 +36,7 @@ async fn todays() -> Vec<Document> {
     let mut platform = TestPlatform::new();
     platform.run(&provision("provision-1")).await;
     platform.run(&deploy("deploy-1", "1.4.1")).await;
+    platform.run(&bind("bind-1", "acme", "shared")).await;
     let malformed = crate::support::builders::Order { body: Some(b"{".to_vec()), ..deploy("deploy-2", "1.4.2") };
     platform.run(&malformed).await;
     // A process that dies right after a commit leaves messages in the outbox.
@@ -120,6 +122,7 @@ corpus!(
     Operation,
     RuntimeDeployment,
     Slot,
+    RuntimeTenantBinding,
     GateRecord,
     InboxEntry,
     OutboxEvent,

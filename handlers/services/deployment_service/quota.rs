@@ -83,7 +83,11 @@ fn mebibytes(memory: &str) -> Option<u64> {
 ///
 /// # Errors
 /// When the store is away.
-pub async fn usage(ledger: &Ledger, partition: &Partition, besides: Option<&ModuleId>) -> Result<Usage, Fault> {
+pub async fn usage(
+    ledger: &Ledger,
+    partition: &Partition,
+    besides: Option<&ModuleId>,
+) -> Result<Usage, Fault> {
     let mut usage = Usage::default();
     let mut page = Page::first(100);
     for _ in 0..PAGES_MAX {
@@ -115,7 +119,10 @@ pub(super) fn within(quota: &TenantQuota, used: Usage, workload: &Workload) -> R
     if used.is_more {
         return Err(Refusal::new(
             ReasonCode::QuotaExceeded,
-            format!("The tenant has more than {} services here, more than can be counted against its quota; ask the environment's owner to lift it.", used.services),
+            format!(
+                "The tenant has more than {} services here, more than can be counted against its quota; ask the environment's owner to lift it.",
+                used.services
+            ),
         ));
     }
     if quota.memory_mib.is_some() && mebibytes(&workload.memory).is_none() {
@@ -127,13 +134,27 @@ pub(super) fn within(quota: &TenantQuota, used: Usage, workload: &Workload) -> R
     let asked = Usage::of(workload);
     let all = used.and(asked);
     let limits = [
-        ("maxServices", "services", quota.max_services.map(u64::from), used.services.into(), all.services.into()),
-        ("maxReplicas", "replicas", quota.max_replicas.map(u64::from), used.replicas.into(), all.replicas.into()),
+        (
+            "maxServices",
+            "services",
+            quota.max_services.map(u64::from),
+            used.services.into(),
+            all.services.into(),
+        ),
+        (
+            "maxReplicas",
+            "replicas",
+            quota.max_replicas.map(u64::from),
+            used.replicas.into(),
+            all.replicas.into(),
+        ),
         ("cpuMillis", "thousandths of a core", quota.cpu_millis, used.cpu_millis, all.cpu_millis),
         ("memoryMiB", "MiB of memory", quota.memory_mib, used.memory_mib, all.memory_mib),
     ];
     let over = limits.into_iter().find(|(_, _, most, _, all)| most.is_some_and(|most| *all > most));
-    let Some((name, unit, most, before, all)): Option<(&str, &str, Option<u64>, u64, u64)> = over else { return Ok(()) };
+    let Some((name, unit, most, before, all)): Option<(&str, &str, Option<u64>, u64, u64)> = over else {
+        return Ok(());
+    };
     Err(Refusal::new(
         ReasonCode::QuotaExceeded,
         format!(
@@ -158,7 +179,8 @@ mod tests {
         .unwrap()
     }
 
-    const NO_LIMIT: TenantQuota = TenantQuota { max_replicas: None, max_services: None, cpu_millis: None, memory_mib: None };
+    const NO_LIMIT: TenantQuota =
+        TenantQuota { max_replicas: None, max_services: None, cpu_millis: None, memory_mib: None };
 
     #[test]
     fn memory_is_read_in_gibibytes_and_mebibytes() {
@@ -170,7 +192,12 @@ mod tests {
     fn each_limit_counts_what_is_there_and_what_comes() {
         let used = Usage { services: 1, replicas: 3, cpu_millis: 750, memory_mib: 1536, is_more: false };
         let comes = workload(2, 0.25, "0.5Gi");
-        let exact = TenantQuota { max_replicas: Some(5), max_services: Some(2), cpu_millis: Some(1250), memory_mib: Some(2560) };
+        let exact = TenantQuota {
+            max_replicas: Some(5),
+            max_services: Some(2),
+            cpu_millis: Some(1250),
+            memory_mib: Some(2560),
+        };
         assert_eq!(within(&exact, used, &comes), Ok(()));
         for (name, quota) in [
             ("maxServices", TenantQuota { max_services: Some(1), ..NO_LIMIT }),
@@ -187,7 +214,10 @@ mod tests {
     #[test]
     fn what_cannot_be_counted_is_not_let_through() {
         let much = Usage { services: 300, is_more: true, ..Usage::default() };
-        assert_eq!(within(&NO_LIMIT, much, &workload(1, 0.25, "1Gi")).unwrap_err().code, ReasonCode::QuotaExceeded);
+        assert_eq!(
+            within(&NO_LIMIT, much, &workload(1, 0.25, "1Gi")).unwrap_err().code,
+            ReasonCode::QuotaExceeded
+        );
         let quota = TenantQuota { memory_mib: Some(10_000), ..NO_LIMIT };
         let refusal = within(&quota, Usage::default(), &workload(1, 0.25, "lots")).unwrap_err();
         assert_eq!(refusal.code, ReasonCode::InvalidPayload);

@@ -30,7 +30,9 @@ use crate::{
     ports::store::Partition,
     services::{
         deployment_service::{self, deploy::environment_not_found},
-        runtime_environment_service::{self, EnvironmentView, ProvisioningStatus, RuntimeEnvironment, resources::IsolationModel},
+        runtime_environment_service::{
+            self, EnvironmentView, ProvisioningStatus, RuntimeEnvironment, resources::IsolationModel,
+        },
     },
 };
 
@@ -65,12 +67,14 @@ impl Command for BindTenant {
         };
         let owner = &message.envelope.tenant_id;
         let partition = Partition::environment(owner, wanted.environment_id.as_str());
-        let view = runtime_environment_service::find(&platform.ledger, &partition, &wanted.environment_id).await?;
+        let view =
+            runtime_environment_service::find(&platform.ledger, &partition, &wanted.environment_id).await?;
         let environment = match fits(view, &wanted) {
             Ok(environment) => environment,
             Err(refusal) => return Ok(Decision::Refused(refusal)),
         };
-        let located = super::locate(&platform.ledger, owner, &wanted.environment_id, &wanted.bound_tenant_id).await?;
+        let located =
+            super::locate(&platform.ledger, owner, &wanted.environment_id, &wanted.bound_tenant_id).await?;
         let obstacle = match &located.binding {
             Some(binding) => in_use(platform, binding, &wanted).await?,
             None => no_room(platform, owner, &wanted).await?,
@@ -92,11 +96,16 @@ struct Wanted {
 }
 
 fn validate(payload: &BindTenant) -> Result<Wanted, Refusal> {
-    let invalid = |field: &str, what: String| Refusal::new(ReasonCode::InvalidPayload, format!("payload.{field}: {what}"));
-    let environment_id =
-        EnvironmentId::of_ours(&payload.environment_id).map_err(|error| invalid("environmentId", error.to_string()))?;
-    let bound_tenant_id =
-        payload.bound_tenant_id.clone().checked().map_err(|error| invalid("boundTenantId", error.to_string()))?;
+    let invalid = |field: &str, what: String| {
+        Refusal::new(ReasonCode::InvalidPayload, format!("payload.{field}: {what}"))
+    };
+    let environment_id = EnvironmentId::of_ours(&payload.environment_id)
+        .map_err(|error| invalid("environmentId", error.to_string()))?;
+    let bound_tenant_id = payload
+        .bound_tenant_id
+        .clone()
+        .checked()
+        .map_err(|error| invalid("boundTenantId", error.to_string()))?;
     let quota = payload.quota.clone().unwrap_or_else(unlimited);
     let limits = [
         ("maxReplicas", quota.max_replicas.map(u64::from)),
@@ -105,10 +114,18 @@ fn validate(payload: &BindTenant) -> Result<Wanted, Refusal> {
         ("memoryMiB", quota.memory_mib),
     ];
     if let Some((name, _)) = limits.iter().find(|(_, limit)| *limit == Some(0)) {
-        return Err(invalid(&format!("quota.{name}"), "0 would let nothing run; leave it out where it is not to be limited".to_owned()));
+        return Err(invalid(
+            &format!("quota.{name}"),
+            "0 would let nothing run; leave it out where it is not to be limited".to_owned(),
+        ));
     }
     if quota.max_services.is_some_and(|most| most > QUOTA_SERVICES_MAX) {
-        return Err(invalid("quota.maxServices", format!("at most {QUOTA_SERVICES_MAX} can be counted; leave it out where it is not to be limited")));
+        return Err(invalid(
+            "quota.maxServices",
+            format!(
+                "at most {QUOTA_SERVICES_MAX} can be counted; leave it out where it is not to be limited"
+            ),
+        ));
     }
     Ok(Wanted {
         environment_id,
@@ -130,17 +147,21 @@ fn fits(view: Option<EnvironmentView>, wanted: &Wanted) -> Result<EnvironmentVie
     if *status != ProvisioningStatus::Provisioned {
         return Err(Refusal {
             code: ReasonCode::EnvironmentNotProvisioned,
-            detail: format!("`{id}` is {status:?}; tenants are bound once it is Provisioned. Wait for RuntimeEnvironmentProvisioned, then send the command again."),
+            detail: format!(
+                "`{id}` is {status:?}; tenants are bound once it is Provisioned. Wait for RuntimeEnvironmentProvisioned, then send the command again."
+            ),
             retryable: true,
         });
     }
     let conflict = |detail: String| Err(Refusal::new(ReasonCode::Conflict, detail));
     let (asked, given) = (wanted.isolation_model, whole.as_str());
     match (whole, asked) {
-        (IsolationModel::Silo, IsolationModel::Silo) if wanted.bound_tenant_id != *owner => conflict(format!(
-            "`{id}` is a silo and takes one tenant, its owner `{owner}`. Provision a pool or shared environment for others, or let `{}` provision a silo of its own.",
-            wanted.bound_tenant_id
-        )),
+        (IsolationModel::Silo, IsolationModel::Silo) if wanted.bound_tenant_id != *owner => {
+            conflict(format!(
+                "`{id}` is a silo and takes one tenant, its owner `{owner}`. Provision a pool or shared environment for others, or let `{}` provision a silo of its own.",
+                wanted.bound_tenant_id
+            ))
+        }
         (IsolationModel::Silo, IsolationModel::Silo)
         | (IsolationModel::Pool, IsolationModel::Pool | IsolationModel::Shared)
         | (IsolationModel::Shared, IsolationModel::Shared) => Ok(view),
@@ -158,7 +179,11 @@ fn fits(view: Option<EnvironmentView>, wanted: &Wanted) -> Result<EnvironmentVie
 }
 
 /// Why the model of a binding cannot change: what runs under it would have to move.
-async fn in_use(platform: &Platform, binding: &RuntimeTenantBinding, wanted: &Wanted) -> Result<Option<Refusal>, Fault> {
+async fn in_use(
+    platform: &Platform,
+    binding: &RuntimeTenantBinding,
+    wanted: &Wanted,
+) -> Result<Option<Refusal>, Fault> {
     if binding.isolation_model == wanted.isolation_model {
         return Ok(None);
     }
@@ -212,7 +237,10 @@ fn record(
         }
         Some(binding) => {
             let sequence = binding.sequence + 1;
-            (BindingChange::Updated, RuntimeTenantBinding { isolation_model, quota, sequence, updated_at: message.now, ..binding })
+            (
+                BindingChange::Updated,
+                RuntimeTenantBinding { isolation_model, quota, sequence, updated_at: message.now, ..binding },
+            )
         }
         None => (
             BindingChange::Created,
@@ -269,7 +297,8 @@ mod tests {
 
     #[test]
     fn dedicated_is_another_word_for_silo() {
-        let wanted = json!({ "environmentId": "env-1", "boundTenantId": "acme", "isolationModel": "dedicated" });
+        let wanted =
+            json!({ "environmentId": "env-1", "boundTenantId": "acme", "isolationModel": "dedicated" });
         assert_eq!(validated(wanted).unwrap().isolation_model, IsolationModel::Silo);
     }
 
@@ -292,9 +321,7 @@ mod tests {
             detail(payload(json!({ "maxServices": 201 }))),
             "payload.quota.maxServices: at most 200 can be counted; leave it out where it is not to be limited"
         );
-        let named = |environment: &str, tenant: &str| {
-            json!({ "environmentId": environment, "boundTenantId": tenant, "isolationModel": "pool" })
-        };
+        let named = |environment: &str, tenant: &str| json!({ "environmentId": environment, "boundTenantId": tenant, "isolationModel": "pool" });
         assert_eq!(detail(named("dep-1", "acme")), "payload.environmentId: `dep-1` should begin with `env-`");
         assert_eq!(
             detail(named("env-1", "_platform")),

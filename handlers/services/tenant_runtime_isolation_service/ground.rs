@@ -16,7 +16,12 @@ pub enum Ground {
     /// The tenant's own environment, and what it allows itself there.
     Own { environment: EnvironmentView, binding: Option<RuntimeTenantBinding> },
     /// Another tenant's environment.
-    Bound { environment: EnvironmentView, binding: RuntimeTenantBinding, view: View, loaded: Loaded<RuntimeTenantBinding> },
+    Bound {
+        environment: EnvironmentView,
+        binding: RuntimeTenantBinding,
+        view: View,
+        loaded: Loaded<RuntimeTenantBinding>,
+    },
 }
 
 impl Ground {

@@ -17,7 +17,8 @@
 //! Deliberately absent: what sets `pool` apart on the compute target. Its tenants run as the
 //! environment's identity and without a workload profile or network rules of their own, exactly as
 //! those of `shared`; whoever needs those walls needs a `silo`. A binding cannot be ended, and a quota
-//! that is lowered under what runs stops nothing that runs: it refuses what comes next.
+//! that is lowered under what runs stops nothing that runs: it refuses what comes next. A bound tenant
+//! may Deploy and roll back; what decides on an environment's own document finds none for it.
 
 pub mod bind_tenant;
 pub mod ground;

@@ -46,8 +46,10 @@ pub(super) fn ask(commit: &mut Commit, binding: &RuntimeTenantBinding, caused_by
         environment_id: binding.environment_id.clone(),
         bound_tenant_id: binding.bound_tenant_id.clone(),
     };
-    let body = serde_json::to_vec(&message)
-        .map_err(|error| Fault::Unreadable { doing: "asking for a tenant's view".to_owned(), source: error.into() })?;
+    let body = serde_json::to_vec(&message).map_err(|error| Fault::Unreadable {
+        doing: "asking for a tenant's view".to_owned(),
+        source: error.into(),
+    })?;
     let name = [QUEUE, binding.owner_tenant_id.as_str(), binding.tenant_binding_id.as_str(), caused_by];
     commit.message(&OutboxMessage {
         queue: QUEUE.to_owned(),
@@ -81,14 +83,20 @@ async fn renew(platform: &Platform, message: &BindTenantView) -> Result<(), Faul
     // The view is read before what it shows: whoever writes a newer one in between is not overwritten.
     let partition = Partition::environment(bound, id.as_str());
     let (existing, loaded) = ledger.load::<RuntimeTenantBinding>(&partition, VIEW_ID).await?.take();
-    let binding = super::locate(ledger, owner, id, bound).await?.binding.ok_or_else(|| gone(message, "the binding"))?;
+    let binding =
+        super::locate(ledger, owner, id, bound).await?.binding.ok_or_else(|| gone(message, "the binding"))?;
     let owners = Partition::environment(owner, id.as_str());
     let environment = runtime_environment_service::find(ledger, &owners, id).await?;
     let environment = environment.ok_or_else(|| gone(message, "the environment"))?.environment;
     if let Some(taken) = taken(ledger, existing.as_ref(), owner, bound, id).await? {
-        return Err(Fault::Rejected { doing: format!("showing `{id}` to `{bound}`"), code: "Conflict".to_owned(), detail: taken });
+        return Err(Fault::Rejected {
+            doing: format!("showing `{id}` to `{bound}`"),
+            code: "Conflict".to_owned(),
+            detail: taken,
+        });
     }
-    let deployments_accepted = existing.and_then(|existing| existing.view).map_or(0, |view| view.deployments_accepted);
+    let deployments_accepted =
+        existing.and_then(|existing| existing.view).map_or(0, |view| view.deployments_accepted);
     let view = View { targets: targets(&environment, &binding), deployments_accepted };
     let mut commit = Commit::new(partition, platform.clock.now());
     commit.put(&loaded, &RuntimeTenantBinding { view: Some(view), ..binding })?;
@@ -115,7 +123,9 @@ pub(super) async fn taken(
     id: &EnvironmentId,
 ) -> Result<Option<String>, Fault> {
     if existing.is_some_and(|existing| existing.owner_tenant_id != *owner) {
-        return Ok(Some(format!("`{bound}` is bound to an environment `{id}` of somebody else already; provision one of another name and bind it to that.")));
+        return Ok(Some(format!(
+            "`{bound}` is bound to an environment `{id}` of somebody else already; provision one of another name and bind it to that."
+        )));
     }
     let partition = Partition::environment(bound, id.as_str());
     let own = runtime_environment_service::find(ledger, &partition, id).await?;
