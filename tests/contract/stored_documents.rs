@@ -35,8 +35,8 @@ fn file(kind: &str, v: u32) -> PathBuf {
 async fn todays() -> Vec<Document> {
     let mut platform = TestPlatform::new();
     platform.run(&provision("provision-1")).await;
-    platform.run(&deploy("deploy-1", "1.4.1")).await;
     platform.run(&bind("bind-1", "acme", "shared")).await;
+    platform.run(&deploy("deploy-1", "1.4.1")).await;
     let malformed = crate::support::builders::Order { body: Some(b"{".to_vec()), ..deploy("deploy-2", "1.4.2") };
     platform.run(&malformed).await;
     // A process that dies right after a commit leaves messages in the outbox.

@@ -210,7 +210,7 @@ fn accepts(
     if *stage == Stage::Prod && ground.binding().is_none() {
         return Err(Refusal::new(
             ReasonCode::TenantBindingMissing,
-            format!("`{id}` is a prod environment and this tenant is not bound to it; send BindTenant before the first Deploy, for its owner too."),
+            format!("`{id}` is a prod environment without a tenant binding; send BindTenant before its first Deploy."),
         ));
     }
     if ground.target(&workload.target).is_none() {
