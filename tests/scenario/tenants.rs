@@ -234,7 +234,7 @@ async fn a_quota_counts_what_other_workloads_may_use() {
         (code.as_str(), detail.as_str()),
         (
             "QuotaExceeded",
-            "The tenant's quota allows 3 replicas here (maxReplicas); its other workloads may use 0, and with `module-reservations-api` it would be 4. Ask for less, or have the environment's owner raise it by BindTenant."
+            "The tenant's quota of replicas here is 3 (maxReplicas); its other workloads may use 0, and with `module-reservations-api` it would be 4. Ask for less, or have the environment's owner raise it by BindTenant."
         )
     );
     platform.run(&workload("deploy-2", MODULE, 2)).await;

@@ -158,7 +158,7 @@ pub(super) fn within(quota: &TenantQuota, used: Usage, workload: &Workload) -> R
     Err(Refusal::new(
         ReasonCode::QuotaExceeded,
         format!(
-            "The tenant's quota allows {} {unit} here ({name}); its other workloads may use {before}, and with `{}` it would be {all}. Ask for less, or have the environment's owner raise it by BindTenant.",
+            "The tenant's quota of {unit} here is {} ({name}); its other workloads may use {before}, and with `{}` it would be {all}. Ask for less, or have the environment's owner raise it by BindTenant.",
             most.unwrap_or_default(),
             workload.module_id
         ),
