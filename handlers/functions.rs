@@ -18,6 +18,7 @@ use crate::{
     services::{
         deployment_service::{deploy::Deploy, rollback_deployment::RollbackDeployment},
         runtime_environment_service::provision_environment::ProvisionEnvironment,
+        tenant_runtime_isolation_service::{bind_tenant::BindTenant, tenant_view},
     },
 };
 
@@ -31,12 +32,16 @@ pub fn all() -> Vec<Function> {
         command::<ProvisionEnvironment>(),
         command::<Deploy>(),
         command::<RollbackDeployment>(),
+        command::<BindTenant>(),
         // What the platform tells itself.
         queue("ContinueOperation", operations::TICKS, |platform, message| {
             Box::pin(async move { delivery::tick(&platform, &message).await })
         }),
         queue("Redeliveries", delivery::REDELIVERIES, |platform, message| {
             Box::pin(async move { delivery::redelivery(&platform, message).await })
+        }),
+        queue("BindTenantView", tenant_view::QUEUE, |platform, message| {
+            Box::pin(async move { tenant_view::write(&platform, &message).await })
         }),
         queue("DeadLetters", delivery::DEAD_LETTERS, |platform, message| {
             Box::pin(async move { admin::dead_letters::file(&platform, &message).await })
@@ -61,6 +66,9 @@ pub fn all() -> Vec<Function> {
         }),
         get("Plans", "v1/runtime/plans/{id}", |platform, request| {
             Box::pin(async move { admin::plans::get(&platform, &request).await })
+        }),
+        get("TenantBindings", "v1/runtime/tenant-bindings/{id?}", |platform, request| {
+            Box::pin(async move { admin::tenant_bindings::get(&platform, &request).await })
         }),
         get("Commands", "v1/runtime/commands/{id}", |platform, request| {
             Box::pin(async move { admin::commands::get(&platform, &request).await })

@@ -136,6 +136,8 @@ ids! {
     PlanId, minted as "plan-";
     /// A workload in the inventory.
     ServiceId, minted as "svc-";
+    /// A tenant's place in an environment.
+    TenantBindingId, minted as "tb-";
 }
 
 impl TenantId {
@@ -219,6 +221,15 @@ impl ServiceId {
     pub fn derived(tenant: &TenantId, environment: &EnvironmentId, module: &ModuleId) -> Self {
         let uuid = derive(&["service", tenant.as_str(), environment.as_str(), module.as_str()]);
         Self(format!("svc-{}", eight(uuid)))
+    }
+}
+
+impl TenantBindingId {
+    /// A binding is one tenant in one environment. Where another tenant's binding of the environment
+    /// sits already, the next ordinal is taken.
+    pub fn derived(owner: &TenantId, environment: &EnvironmentId, bound: &TenantId, ordinal: u32) -> Self {
+        let parts = ["tenant-binding", owner.as_str(), environment.as_str(), bound.as_str(), &ordinal.to_string()];
+        Self(format!("tb-{}", eight(derive(&parts))))
     }
 }
 

@@ -88,7 +88,7 @@ pub struct InboxEntry {
     pub environment_id: Option<String>,
     /// The operation that goes on with it.
     pub operation_id: Option<String>,
-    /// `Accepted`, `Rejected` or `NoChange`.
+    /// `Accepted`, `Completed`, `Rejected` or `NoChange`.
     pub outcome: String,
     /// The event that answered it, where its own function ended it.
     pub outcome_event_id: Option<EventId>,

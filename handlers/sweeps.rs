@@ -12,14 +12,14 @@ use crate::{
     delivery,
     ids::{self, TenantId},
     invocation::QueueMessage,
-    ledger::{State, read_state},
+    ledger::State,
     outcome::Fault,
     platform::Platform,
     ports::{
         bus::Outgoing,
         store::{Page, Partition},
     },
-    services::runtime_environment_service::RuntimeEnvironment,
+    services::{runtime_environment_service::RuntimeEnvironment, tenant_runtime_isolation_service::RuntimeTenantBinding},
 };
 
 /// The queue that sweep messages travel on.
@@ -59,27 +59,32 @@ pub struct Sweep {
     pub window: Timestamp,
 }
 
-/// The timer's part: a message for every environment that takes deployments.
+/// The timer's part: a message for every environment that takes deployments, and for every tenant that
+/// is bound to another's.
 ///
 /// # Errors
 /// When the store or the bus is away; the next window comes.
 pub async fn start(platform: &Platform, kind: Kind) -> Result<(), Fault> {
+    for documents in [RuntimeEnvironment::KIND, RuntimeTenantBinding::KIND] {
+        each(platform, kind, documents).await?;
+    }
+    Ok(())
+}
+
+/// A message for the partition of every document of a kind that is looked after.
+async fn each(platform: &Platform, kind: Kind, documents: &str) -> Result<(), Fault> {
     let now = platform.clock.now();
     let window = window(now, kind.interval());
     let mut page = Page::first(100);
     for _ in 0..PAGES_MAX {
-        let listing = platform.ledger.due(RuntimeEnvironment::KIND, now, &page).await?;
+        let listing = platform.ledger.due(documents, now, &page).await?;
         for stored in listing.items {
-            let id = stored.document.id.clone();
-            let Some(environment) = read_state::<RuntimeEnvironment>(stored.document, stored.etag)
-                .inspect_err(|fault| warn!("`{id}` is not swept: {}", fault.chain()))
-                .ok()
-                .and_then(|loaded| loaded.state)
-            else {
+            let Partition { tenant_id, environment_id } = stored.partition;
+            let Ok(tenant_id) = tenant_id.parse() else {
+                warn!("`{}` is not swept: `{tenant_id}` is no tenant", stored.document.id);
                 continue;
             };
-            let sweep = Sweep { kind, tenant_id: environment.tenant_id, environment_id: environment.environment_id.to_string(), window };
-            platform.bus.send(&outgoing(&sweep)?).await?;
+            platform.bus.send(&outgoing(&Sweep { kind, tenant_id, environment_id, window })?).await?;
         }
         let Some(next) = listing.next else { break };
         page.after = Some(next);

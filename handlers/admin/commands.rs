@@ -31,7 +31,7 @@ async fn found(platform: &Platform, request: &HttpRequest) -> Result<Value, Http
     };
     let (status, ended) = match (&operation, entry.outcome.as_str()) {
         (Some(Operation { status: Status::Running, .. }), _) => ("Accepted", false),
-        (Some(Operation { status: Status::Succeeded, .. }), _) | (None, "NoChange") => ("Completed", true),
+        (Some(Operation { status: Status::Succeeded, .. }), _) | (None, "NoChange" | "Completed") => ("Completed", true),
         (Some(Operation { status: Status::Failed, .. }), _) => ("Failed", true),
         (None, "Rejected") => ("Rejected", true),
         (None, _) => ("Accepted", false),

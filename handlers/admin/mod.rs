@@ -10,3 +10,4 @@ pub mod http;
 pub mod operations;
 pub mod plans;
 pub mod resume_operations;
+pub mod tenant_bindings;

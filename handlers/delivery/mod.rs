@@ -116,6 +116,8 @@ impl Refusal {
 pub enum Decision {
     /// Work goes on in an operation.
     Accepted { commit: Commit, operation_id: Option<ids::OperationId> },
+    /// Everything is done by what was written, and told by the event of this id.
+    Done { commit: Commit, outcome: ids::EventId },
     Refused(Refusal),
     /// There is nothing to do, for this reason.
     NoChange { commit: Commit, detail: String },
@@ -149,6 +151,26 @@ pub async fn command<C: Command>(platform: &Platform, delivered: &QueueMessage) 
     match patiently(platform, id, || handle::<C>(platform, &message, delivered)).await {
         Ok(()) => Ok(()),
         Err(GivenUp { counter, fault }) => copy(platform, C::NAME, delivered, counter, &fault).await,
+    }
+}
+
+/// Handles a message that the platform sends to itself: what may pass is tried again, then comes back
+/// as a delayed copy, and is filed where that does not help.
+///
+/// # Errors
+/// Only when the message could neither be handled, nor copied, nor filed.
+pub async fn internal<Fut>(
+    platform: &Platform,
+    function: &'static str,
+    delivered: &QueueMessage,
+    attempt: impl FnMut() -> Fut,
+) -> Result<(), Fault>
+where
+    Fut: Future<Output = Result<(), Fault>>,
+{
+    match patiently(platform, function, attempt).await {
+        Ok(()) => Ok(()),
+        Err(GivenUp { counter, fault }) => copy(platform, function, delivered, counter, &fault).await,
     }
 }
 
@@ -218,7 +240,7 @@ async fn conclude(
     let partition = Partition::environment(&message.envelope.tenant_id, environment);
     let command_id = message.envelope.event_id.to_string();
     let sequence = match &decision {
-        Decision::Accepted { .. } => 1,
+        Decision::Accepted { .. } | Decision::Done { .. } => 1,
         Decision::Refused(_) | Decision::NoChange { .. } => free_answer(platform, &partition, &command_id).await?,
     };
     let answer = |event: Event| NewEvent {
@@ -236,6 +258,11 @@ async fn conclude(
                 ..message.entry(environment, "Accepted")
             };
             (commit, entry)
+        }
+        Decision::Done { commit, outcome } => {
+            info!("`{command_id}` is done");
+            let entry = message.entry(environment, "Completed");
+            (commit, InboxEntry { outcome_event_id: Some(outcome), ..entry })
         }
         Decision::Refused(refusal) => {
             warn!(reason.code = ?refusal.code, "`{command_id}` is refused: {}", refusal.detail);

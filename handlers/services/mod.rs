@@ -3,3 +3,4 @@
 pub mod deployment_service;
 pub mod runtime_environment_service;
 pub mod runtime_health_service;
+pub mod tenant_runtime_isolation_service;

@@ -26,8 +26,8 @@ const COMMAND_QUEUES: [&str; 9] = [
     "apply-scaling-policy",
     "remediate-drift",
 ];
-const INTERNAL_QUEUES: [&str; 4] =
-    ["continue-operation", "sweep", "redeliveries", "decommission-environment"];
+const INTERNAL_QUEUES: [&str; 5] =
+    ["continue-operation", "sweep", "redeliveries", "decommission-environment", "bind-tenant-view"];
 
 /// Topic, subscriber, whether it is ours, and the events that it asks for.
 const SUBSCRIPTIONS: [(&str, &str, bool, &[&str]); 23] = [

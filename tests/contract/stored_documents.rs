@@ -14,12 +14,13 @@ use runtime_platform::{
     services::{
         deployment_service::{GateRecord, RuntimeDeployment, Slot},
         runtime_environment_service::{RuntimeEnvironment, state::Plan},
+        tenant_runtime_isolation_service::RuntimeTenantBinding,
     },
 };
 use serde_json::{Value, json};
 
 use crate::support::{
-    builders::{deploy, provision},
+    builders::{bind, deploy, provision},
     faulty::When,
     fixed_clock::FixedClock,
     memory_store::MemoryStore,
@@ -34,6 +35,7 @@ fn file(kind: &str, v: u32) -> PathBuf {
 async fn todays() -> Vec<Document> {
     let mut platform = TestPlatform::new();
     platform.run(&provision("provision-1")).await;
+    platform.run(&bind("bind-1", "acme", "shared")).await;
     platform.run(&deploy("deploy-1", "1.4.1")).await;
     let malformed =
         crate::support::builders::Order { body: Some(b"{".to_vec()), ..deploy("deploy-2", "1.4.2") };
@@ -135,6 +137,7 @@ corpus!(
     Operation,
     RuntimeDeployment,
     Slot,
+    RuntimeTenantBinding,
     GateRecord,
     InboxEntry,
     OutboxEvent,

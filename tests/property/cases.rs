@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use runtime_platform::{events::COMMANDS, functions};
 
 use crate::support::{
-    builders::{IMAGE, Order, deploy, provision, rollback},
+    builders::{IMAGE, Order, bind, deploy, provision, rollback},
     fakes::compute::Behaviour,
     test_platform::{RunResult, TestPlatform},
 };
@@ -42,6 +42,7 @@ pub fn all() -> Vec<Case> {
     let case = |name, before: &[Order], order| Case { name, before: before.to_vec(), order };
     let provisioned = provision("provision-0");
     let serving = [provisioned.clone(), deploy("deploy-0", "1.0")];
+    let bound = [provisioned.clone(), bind("bind-0", "acme", "shared")];
     let two = [provisioned.clone(), deploy("deploy-0", "1.0"), deploy("deploy-1", "1.1")];
     vec![
         case("provision anew", &[], provision("x")),
@@ -51,6 +52,10 @@ pub fn all() -> Vec<Case> {
         case("deploy what fails its gate", &serving, deploy("x", "bad")),
         case("deploy first what fails its gate", std::slice::from_ref(&provisioned), deploy("x", "bad")),
         case("deploy to nowhere", &[], deploy("x", "1.0")),
+        case("bind a tenant", std::slice::from_ref(&provisioned), bind("x", "acme", "shared")),
+        case("bind a tenant again", &bound, bind("x", "acme", "shared")),
+        case("deploy as a bound tenant", &bound, deploy("x", "1.0").of("acme")),
+        case("bind a tenant to nothing", &[], bind("x", "acme", "shared")),
         case("roll back", &two, rollback("x")),
         case("roll back with nothing before", &serving, rollback("x")),
     ]

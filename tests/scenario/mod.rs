@@ -5,4 +5,5 @@ mod provisioning;
 mod rollbacks;
 mod story;
 mod superseding;
+mod tenants;
 mod weather;

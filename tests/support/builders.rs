@@ -122,6 +122,17 @@ pub fn provision(event_id: &str) -> Order {
     Order::new(event_id, "ProvisionEnvironment", payload)
 }
 
+/// Binds a tenant to the environment that [`provision`] makes, without a quota.
+pub fn bind(event_id: &str, tenant: &str, model: &str) -> Order {
+    let payload = json!({
+        "environmentId": environment(),
+        "boundTenantId": tenant,
+        "isolationModel": model,
+        "quota": null,
+    });
+    Order::new(event_id, "BindTenant", payload)
+}
+
 /// A Deploy of a version of [`IMAGE`], with a gate of two samples.
 pub fn deploy(event_id: &str, version: &str) -> Order {
     let payload = json!({

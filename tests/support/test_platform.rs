@@ -30,6 +30,7 @@ use runtime_platform::{
     services::{
         deployment_service::{GateRecord, RuntimeDeployment, Slot},
         runtime_environment_service::{RuntimeEnvironment, state::Plan},
+        tenant_runtime_isolation_service::RuntimeTenantBinding,
     },
 };
 use serde_json::Value;
@@ -496,6 +497,7 @@ fn readable(stored: Stored) -> Result<(), String> {
         Operation::KIND => read::<Operation>(stored).map(drop),
         RuntimeDeployment::KIND => read::<RuntimeDeployment>(stored).map(drop),
         Slot::KIND => read::<Slot>(stored).map(drop),
+        RuntimeTenantBinding::KIND => read::<RuntimeTenantBinding>(stored).map(drop),
         GateRecord::KIND => read::<GateRecord>(stored).map(drop),
         InboxEntry::KIND => read::<InboxEntry>(stored).map(drop),
         DeadLetter::KIND => read::<DeadLetter>(stored).map(drop),

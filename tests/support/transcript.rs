@@ -91,6 +91,9 @@ fn in_short(payload: &Value, event_type: &str) -> String {
     };
     match event_type {
         "RuntimeEnvironmentProvisioned" => format!("{} {}", text("environmentId"), text("name")),
+        "RuntimeTenantBound" => {
+            format!("{} {} {} {}", text("tenantBindingId"), text("environmentId"), text("isolationModel"), text("change"))
+        }
         "RuntimeDeploymentRequested" => {
             format!("{} {} over {}", text("deploymentId"), text("image"), text("previousImage"))
         }

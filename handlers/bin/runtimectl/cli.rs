@@ -137,7 +137,7 @@ pub enum Wire {
     Masstransit,
 }
 
-/// Show environments, deployments, operations, plans or events
+/// Show environments, deployments, operations, tenant bindings, plans or events
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     runtimectl get deployments --environment env-3a6e1f0c\n  \
@@ -168,6 +168,8 @@ pub enum Kind {
     Deployments,
     #[value(alias = "operation", alias = "op")]
     Operations,
+    #[value(alias = "tenant-binding", alias = "tb")]
+    TenantBindings,
     #[value(alias = "plan")]
     Plans,
     #[value(alias = "event", alias = "evt")]

@@ -52,6 +52,7 @@ fn path(kind: Kind) -> &'static str {
         Kind::Environments => "environments",
         Kind::Deployments => "deployments",
         Kind::Operations => "operations",
+        Kind::TenantBindings => "tenant-bindings",
         Kind::Plans => "plans",
         Kind::Events => "events",
     }
@@ -64,14 +65,14 @@ async fn list(client: &Client, args: &GetArgs) -> Result<Listed, Failure> {
     let mut query = Vec::new();
     if let Some(environment) = &args.environment {
         match args.kind {
-            Kind::Deployments | Kind::Operations => query.push(("environmentId", environment.as_str())),
+            Kind::Deployments | Kind::Operations | Kind::TenantBindings => query.push(("environmentId", environment.as_str())),
             Kind::Environments | Kind::Plans | Kind::Events => return Err(unknown("--environment")),
         }
     }
     if let Some(module) = &args.module {
         match args.kind {
             Kind::Deployments => query.push(("moduleId", module.as_str())),
-            Kind::Environments | Kind::Operations | Kind::Plans | Kind::Events => {
+            Kind::Environments | Kind::Operations | Kind::TenantBindings | Kind::Plans | Kind::Events => {
                 return Err(unknown("--module"));
             }
         }
@@ -84,7 +85,7 @@ async fn list(client: &Client, args: &GetArgs) -> Result<Listed, Failure> {
             let (items, complete) = Feed::new(None, None).rest(client, limit).await?;
             Ok(Listed { items, more: !complete })
         }
-        Kind::Environments | Kind::Deployments | Kind::Operations => {
+        Kind::Environments | Kind::Deployments | Kind::Operations | Kind::TenantBindings => {
             Ok(client.list(path(args.kind), &query, limit).await?)
         }
     }
@@ -123,6 +124,16 @@ fn columns(kind: Kind) -> &'static [(&'static str, Cell)] {
             ("ATTEMPT", |item, _| text(item, "attempt")),
             ("AGE", |item, now| aged(item, "startedAt", now)),
             ("DETAIL", |item, _| text(item, "detail")),
+        ],
+        Kind::TenantBindings => &[
+            ("BINDING", |item, _| text(item, "tenantBindingId")),
+            ("ENVIRONMENT", |item, _| text(item, "environmentId")),
+            ("OWNER", |item, _| text(item, "ownerTenantId")),
+            ("TENANT", |item, _| text(item, "boundTenantId")),
+            ("MODEL", |item, _| text(item, "isolationModel")),
+            ("SERVICES", |item, _| text(&item["quota"], "maxServices")),
+            ("REPLICAS", |item, _| text(&item["quota"], "maxReplicas")),
+            ("AGE", |item, now| aged(item, "boundAt", now)),
         ],
         Kind::Plans => &[("PLAN", |item, _| text(item, "planId"))],
         Kind::Events => &[
@@ -226,7 +237,9 @@ mod tests {
 
     #[test]
     fn every_list_has_columns_and_what_is_absent_is_empty() {
-        for kind in [Kind::Environments, Kind::Deployments, Kind::Operations, Kind::Plans, Kind::Events] {
+        for kind in
+            [Kind::Environments, Kind::Deployments, Kind::Operations, Kind::TenantBindings, Kind::Plans, Kind::Events]
+        {
             let grid = grid(kind, &[json!({})], Timestamp::UNIX_EPOCH);
             assert_eq!(grid.header.len(), grid.rows[0].len());
             assert!(grid.rows[0].iter().all(String::is_empty), "{:?}", grid.rows);

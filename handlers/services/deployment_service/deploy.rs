@@ -17,7 +17,10 @@
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
-use super::state::{Cancel, DeploymentStatus, Origin, RuntimeDeployment, Slot, Workload};
+use super::{
+    quota,
+    state::{Cancel, DeploymentStatus, Origin, RuntimeDeployment, Slot, Workload, app_name_of_tenant},
+};
 use crate::{
     delivery::{self, Command, Decision, Message, Refusal},
     events::{Event, ReasonCode, RolledBackReason, RuntimeDeploymentRequested, Strategy},
@@ -26,10 +29,11 @@ use crate::{
     operations::{self, Kind, NewOperation, Operation},
     outcome::Fault,
     platform::Platform,
-    ports::{compute::ComputeTarget, store::Partition},
+    ports::store::Partition,
     services::{
-        runtime_environment_service::{self, EnvironmentView, ProvisioningStatus, RuntimeEnvironment, resources::Stage},
+        runtime_environment_service::{ProvisioningStatus, RuntimeEnvironment, resources::Stage},
         runtime_health_service::health_gate::HealthGate,
+        tenant_runtime_isolation_service::Ground,
     },
 };
 
@@ -71,13 +75,20 @@ impl Command for Deploy {
             Err(refusal) => return Ok(Decision::Refused(refusal)),
         };
         let partition = Partition::environment(&message.envelope.tenant_id, wanted.environment_id.as_str());
-        let environment = runtime_environment_service::find(&platform.ledger, &partition, &wanted.environment_id).await?;
-        let environment = match accepts(&wanted.environment_id, environment, wanted.workload) {
-            Ok(environment) => environment,
+        let tenant = &message.envelope.tenant_id;
+        let ground = Ground::find(&platform.ledger, tenant, &wanted.environment_id).await?;
+        let ground = match accepts(&wanted.environment_id, ground, wanted.workload) {
+            Ok(ground) => ground,
             Err(refusal) => return Ok(Decision::Refused(refusal)),
         };
+        if let Some(limits) = ground.quota() {
+            let used = quota::usage(&platform.ledger, &partition, Some(&wanted.workload.module_id)).await?;
+            if let Err(refusal) = quota::within(limits, used, wanted.workload) {
+                return Ok(Decision::Refused(refusal));
+            }
+        }
         let place = place(platform, message, &partition, wanted.workload).await?;
-        record(message, &wanted, &environment, place, partition)
+        record(message, &wanted, &ground, place, partition)
     }
 }
 
@@ -184,11 +195,11 @@ fn image_reference(image: &str) -> Result<(), String> {
 /// Whether the environment takes this workload.
 fn accepts(
     id: &EnvironmentId,
-    environment: Option<EnvironmentView>,
+    ground: Option<Ground>,
     workload: &Workload,
-) -> Result<EnvironmentView, Refusal> {
-    let Some(view) = environment else { return Err(environment_not_found(id)) };
-    let RuntimeEnvironment { status, stage, targets, .. } = &view.environment;
+) -> Result<Ground, Refusal> {
+    let Some(ground) = ground else { return Err(environment_not_found(id)) };
+    let RuntimeEnvironment { status, stage, .. } = ground.environment();
     if *status != ProvisioningStatus::Provisioned {
         return Err(Refusal {
             code: ReasonCode::EnvironmentNotProvisioned,
@@ -196,19 +207,19 @@ fn accepts(
             retryable: true,
         });
     }
-    if *stage == Stage::Prod {
+    if *stage == Stage::Prod && ground.binding().is_none() {
         return Err(Refusal::new(
             ReasonCode::TenantBindingMissing,
             format!("`{id}` is a prod environment without a tenant binding; send BindTenant before its first Deploy."),
         ));
     }
-    if !targets.iter().any(|target| target.target == workload.target) {
+    if ground.target(&workload.target).is_none() {
         return Err(Refusal::new(
             ReasonCode::NotSupported,
             format!("`{id}` was provisioned without the target `{}`.", workload.target),
         ));
     }
-    Ok(view)
+    Ok(ground)
 }
 
 /// What is said of an environment that is not there, or is another tenant's: the two are not told
@@ -302,7 +313,7 @@ pub(super) fn missing(id: &str) -> Fault {
 fn record(
     message: &Message<Deploy>,
     wanted: &Wanted<'_>,
-    environment: &EnvironmentView,
+    ground: &Ground,
     place: Place,
     partition: Partition,
 ) -> Result<Decision, Fault> {
@@ -321,7 +332,7 @@ fn record(
     if let Some(replaced) = pending {
         replace(&mut commit, message, replaced, &deployment_id)?;
     }
-    let compute_target = target(&environment.environment, wanted.workload)?;
+    let compute_target = ground.target(&wanted.workload.target).cloned().ok_or_else(|| missing(&wanted.workload.target))?;
     let mut lineage = message.lineage();
     lineage.module_id.get_or_insert_with(|| wanted.workload.module_id.clone());
     let requested = message.cause(&commit.partition.environment_id).event("RuntimeDeploymentRequested", 0);
@@ -332,6 +343,7 @@ fn record(
         module_id: wanted.workload.module_id.clone(),
         workload: wanted.workload.clone(),
         compute_target,
+        app: ground.prefix().map(|prefix| app_name_of_tenant(&prefix, &wanted.workload.module_id)),
         strategy: wanted.strategy,
         release_ref: message.envelope.payload.release_ref.clone(),
         health_gate: wanted.health_gate.clone(),
@@ -399,12 +411,8 @@ fn record(
         Slot { in_flight: Some(deployment_id), ..slot }
     };
     commit.put(&slot_loaded, &slot)?;
-    environment.guard(&mut commit)?;
+    ground.guard(&mut commit)?;
     Ok(Decision::Accepted { commit, operation_id: Some(operation_id) })
-}
-
-fn target(environment: &RuntimeEnvironment, workload: &Workload) -> Result<ComputeTarget, Fault> {
-    environment.targets.iter().find(|target| target.target == workload.target).cloned().ok_or_else(|| missing(&workload.target))
 }
 
 /// Ends a deployment that waited and is replaced by a newer one.

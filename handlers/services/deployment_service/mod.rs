@@ -8,6 +8,7 @@
 
 pub mod deploy;
 mod ending;
+mod quota;
 pub mod refresh;
 pub mod rollback_deployment;
 mod rolling_back;
@@ -15,4 +16,5 @@ pub mod rollout;
 pub mod state;
 mod stopping;
 
+pub use quota::{Usage, usage};
 pub use state::{DeploymentStatus, GateRecord, RuntimeDeployment, Slot};

@@ -25,7 +25,7 @@ use crate::{
     outcome::Fault,
     platform::Platform,
     ports::store::{Filter, Page, Partition},
-    services::runtime_environment_service,
+    services::tenant_runtime_isolation_service::Ground,
 };
 
 /// How long a rollback may take in all.
@@ -60,8 +60,8 @@ impl Command for RollbackDeployment {
             Err(refusal) => return Ok(Decision::Refused(refusal)),
         };
         let partition = Partition::environment(&message.envelope.tenant_id, wanted.environment_id.as_str());
-        let view = runtime_environment_service::find(&platform.ledger, &partition, &wanted.environment_id).await?;
-        if view.is_none() {
+        let ground = Ground::find(&platform.ledger, &message.envelope.tenant_id, &wanted.environment_id).await?;
+        if ground.is_none() {
             return Ok(Decision::Refused(environment_not_found(&wanted.environment_id)));
         }
         let scene = match look(platform, &partition, &wanted).await? {

@@ -160,6 +160,9 @@ pub struct RuntimeDeployment {
     pub module_id: ModuleId,
     pub workload: Workload,
     pub compute_target: ComputeTarget,
+    /// The name of its app, where that is not the module's: another tenant's environment.
+    #[serde(default)]
+    pub app: Option<String>,
     pub strategy: Strategy,
     pub release_ref: Option<String>,
     pub health_gate: HealthGate,
@@ -243,7 +246,8 @@ impl RuntimeDeployment {
 
     /// The workload on its target.
     pub fn workload_ref(&self) -> WorkloadRef {
-        WorkloadRef { target: self.compute_target.clone(), name: app_name(&self.module_id) }
+        let name = self.app.clone().unwrap_or_else(|| app_name(&self.module_id));
+        WorkloadRef { target: self.compute_target.clone(), name }
     }
 
     /// `d` and the deployment's eight digits: the same for every attempt, and nobody else's.
@@ -325,7 +329,8 @@ pub fn app_name(module: &ModuleId) -> String {
         .collect();
     let plain = plain.trim_matches('-').to_owned();
     let begins_well = plain.starts_with(|first: char| first.is_ascii_lowercase());
-    if plain == slug && begins_well && plain.len() <= APP_NAME_LENGTH_MAX && !plain.contains("--") {
+    let is_free = !is_of_tenant(&plain);
+    if plain == slug && begins_well && is_free && plain.len() <= APP_NAME_LENGTH_MAX && !plain.contains("--") {
         return plain;
     }
     let digits = ids::derive(&["app", module.as_str()]).simple().to_string();
@@ -334,6 +339,29 @@ pub fn app_name(module: &ModuleId) -> String {
         "" => format!("m-{}", &digits[..8]),
         kept => format!("m-{kept}-{}", &digits[..8]),
     }
+}
+
+/// The characters of a bound tenant's prefix: `t` and eight hex digits.
+const TENANT_PREFIX_LENGTH: usize = 9;
+
+/// Whether a name begins like those of bound tenants, which the owner's own never do.
+fn is_of_tenant(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    bytes.first() == Some(&b't')
+        && bytes.get(TENANT_PREFIX_LENGTH) == Some(&b'-')
+        && bytes[1..TENANT_PREFIX_LENGTH].iter().all(u8::is_ascii_hexdigit)
+}
+
+/// The name of a module's app in another tenant's environment: the tenant's prefix there, and the
+/// module's name, shortened where the two are too long together.
+pub(super) fn app_name_of_tenant(prefix: &str, module: &ModuleId) -> String {
+    let name = format!("{prefix}-{}", app_name(module));
+    if name.len() <= APP_NAME_LENGTH_MAX {
+        return name;
+    }
+    let digits = ids::derive(&["app", module.as_str()]).simple().to_string();
+    let kept: String = name.chars().take(APP_NAME_LENGTH_MAX - 9).collect();
+    format!("{}-{}", kept.trim_end_matches('-'), &digits[..8])
 }
 
 /// Who is in flight for one workload, who waits, who serves. Every decision about the workload
@@ -455,5 +483,18 @@ mod tests {
             assert!(!name.contains("--") && !name.ends_with('-'), "{name}");
         }
         assert_ne!(name("billing_api"), name("billing.api"));
+    }
+
+    #[test]
+    fn tenants_of_one_environment_never_share_a_name() {
+        let of_tenant = |prefix: &str, module: &str| app_name_of_tenant(prefix, &module.parse().unwrap());
+        assert_eq!(of_tenant("t0123abcd", "module-reservations-api"), "t0123abcd-reservations-api");
+        let long = ["module-reservations-api-of-the-north", "module-reservations-api-of-the-south"];
+        let [north, south] = long.map(|module| of_tenant("t0123abcd", module));
+        assert_ne!(north, south);
+        assert!(north.len() <= APP_NAME_LENGTH_MAX && north.starts_with("t0123abcd-reserv"), "{north}");
+        // An owner's module that is called like a tenant's app gets another name.
+        assert!(name("module-t0123abcd-reservations-api").starts_with("m-"));
+        assert_eq!(name("module-t0123abcx-api"), "t0123abcx-api");
     }
 }

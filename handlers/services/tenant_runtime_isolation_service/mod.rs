@@ -1,0 +1,63 @@
+//! TenantRuntimeIsolationService: says which tenants may use an environment, how, and how much of it.
+//!
+//! It alone writes RuntimeTenantBinding, and it alone produces `RuntimeTenantBound`. A binding is kept
+//! with the environment, at its owner's. Where another tenant is bound, a message of the owner's commit
+//! has a view of it written at the bound tenant's (`tenant_view.rs`): what the bound tenant deploys
+//! rests on that view and is kept beside it.
+//!
+//! # What a model means here
+//! | | `silo` | `pool` | `shared` |
+//! |---|---|---|---|
+//! | environment | its owner's alone | takes other tenants | takes other tenants |
+//! | what is stored | with the environment | in a partition of the tenant's own | in a partition of the tenant's own |
+//! | workloads | as they are named | names begin with the binding's digits | names begin with the binding's digits |
+//! | tags | the owner's `cs-tenant-id` | the bound tenant's | the bound tenant's |
+//! | quota | judged at Deploy | judged at Deploy | judged at Deploy |
+//!
+//! Deliberately absent: what sets `pool` apart on the compute target. Its tenants run as the
+//! environment's identity and without a workload profile or network rules of their own, exactly as
+//! those of `shared`; whoever needs those walls needs a `silo`. A binding cannot be ended, and a quota
+//! that is lowered under what runs stops nothing that runs: it refuses what comes next. A bound tenant
+//! may Deploy and roll back; what decides on an environment's own document finds none for it.
+
+pub mod bind_tenant;
+pub mod ground;
+pub mod state;
+pub mod tenant_view;
+
+pub use ground::Ground;
+pub use state::RuntimeTenantBinding;
+
+use crate::{
+    ids::{EnvironmentId, TenantBindingId, TenantId},
+    ledger::{Ledger, Loaded},
+    outcome::Fault,
+    ports::store::Partition,
+};
+
+/// Bindings of one environment whose ids may share eight digits.
+const ORDINALS_MAX: u32 = 8;
+
+/// A tenant's binding as the environment's owner has it, or the place where it will be.
+struct Located {
+    id: TenantBindingId,
+    binding: Option<RuntimeTenantBinding>,
+    loaded: Loaded<RuntimeTenantBinding>,
+}
+
+/// Finds a tenant's binding: the first id that no other tenant's binding has.
+async fn locate(ledger: &Ledger, owner: &TenantId, environment: &EnvironmentId, bound: &TenantId) -> Result<Located, Fault> {
+    let partition = Partition::environment(owner, environment.as_str());
+    for ordinal in 0..ORDINALS_MAX {
+        let id = TenantBindingId::derived(owner, environment, bound, ordinal);
+        let (binding, loaded) = ledger.load::<RuntimeTenantBinding>(&partition, id.as_str()).await?.take();
+        if binding.as_ref().is_none_or(|binding| binding.bound_tenant_id == *bound) {
+            return Ok(Located { id, binding, loaded });
+        }
+    }
+    Err(Fault::Rejected {
+        doing: "finding an id for the binding".to_owned(),
+        code: "Conflict".to_owned(),
+        detail: format!("{ORDINALS_MAX} other tenants have the ids that this one could have"),
+    })
+}
