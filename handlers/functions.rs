@@ -16,7 +16,10 @@ use crate::{
     outcome::Fault,
     platform::Platform,
     services::{
-        deployment_service::{deploy::Deploy, rollback_deployment::RollbackDeployment},
+        deployment_service::{
+            deploy::Deploy, on_runtime_configuration::OnRuntimeConfiguration, rollback_deployment::RollbackDeployment,
+        },
+        runtime_configuration_service::publish_configuration::PublishConfiguration,
         runtime_environment_service::provision_environment::ProvisionEnvironment,
     },
 };
@@ -31,6 +34,9 @@ pub fn all() -> Vec<Function> {
         command::<ProvisionEnvironment>(),
         command::<Deploy>(),
         command::<RollbackDeployment>(),
+        command::<PublishConfiguration>(),
+        // What it makes of its own events.
+        subscription::<OnRuntimeConfiguration>(),
         // What the platform tells itself.
         queue("ContinueOperation", operations::TICKS, |platform, message| {
             Box::pin(async move { delivery::tick(&platform, &message).await })
@@ -58,6 +64,9 @@ pub fn all() -> Vec<Function> {
         }),
         get("Operations", "v1/runtime/operations/{id?}", |platform, request| {
             Box::pin(async move { admin::operations::get(&platform, &request).await })
+        }),
+        get("Configurations", "v1/runtime/configurations/{id?}", |platform, request| {
+            Box::pin(async move { admin::configurations::get(&platform, &request).await })
         }),
         get("Plans", "v1/runtime/plans/{id}", |platform, request| {
             Box::pin(async move { admin::plans::get(&platform, &request).await })

@@ -13,13 +13,14 @@ use runtime_platform::{
     ports::store::{Document, Key, Partition, Store, Write},
     services::{
         deployment_service::{GateRecord, RuntimeDeployment, Slot},
+        runtime_configuration_service::{ConfigurationVersion, RuntimeConfiguration, WorkloadConfiguration},
         runtime_environment_service::{RuntimeEnvironment, state::Plan},
     },
 };
 use serde_json::{Value, json};
 
 use crate::support::{
-    builders::{deploy, provision},
+    builders::{deploy, provision, publish_configuration},
     faulty::When,
     fixed_clock::FixedClock,
     memory_store::MemoryStore,
@@ -35,6 +36,7 @@ async fn todays() -> Vec<Document> {
     let mut platform = TestPlatform::new();
     platform.run(&provision("provision-1")).await;
     platform.run(&deploy("deploy-1", "1.4.1")).await;
+    platform.run(&publish_configuration("publish-1", json!({ "LOG_LEVEL": "debug" }))).await;
     let malformed = crate::support::builders::Order { body: Some(b"{".to_vec()), ..deploy("deploy-2", "1.4.2") };
     platform.run(&malformed).await;
     // A process that dies right after a commit leaves messages in the outbox.
@@ -124,5 +126,8 @@ corpus!(
     InboxEntry,
     OutboxEvent,
     OutboxMessage,
-    DeadLetter
+    DeadLetter,
+    RuntimeConfiguration,
+    ConfigurationVersion,
+    WorkloadConfiguration
 );

@@ -160,3 +160,9 @@ pub fn rollback_of(event_id: &str, deployment_id: &str) -> Order {
     let payload = json!({ "environmentId": environment(), "deploymentId": deployment_id, "reason": "too slow" });
     Order::new(event_id, "RollbackDeployment", payload)
 }
+
+/// The settings of the environment, all of them.
+pub fn publish_configuration(event_id: &str, settings: Value) -> Order {
+    let payload = json!({ "environmentId": environment(), "settings": settings });
+    Order::new(event_id, "PublishConfiguration", payload)
+}

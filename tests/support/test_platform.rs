@@ -29,6 +29,7 @@ use runtime_platform::{
     },
     services::{
         deployment_service::{GateRecord, RuntimeDeployment, Slot},
+        runtime_configuration_service::{ConfigurationVersion, RuntimeConfiguration, WorkloadConfiguration},
         runtime_environment_service::{RuntimeEnvironment, state::Plan},
     },
 };
@@ -444,6 +445,9 @@ fn readable(stored: Stored) -> Result<(), String> {
         Operation::KIND => read::<Operation>(stored).map(drop),
         RuntimeDeployment::KIND => read::<RuntimeDeployment>(stored).map(drop),
         Slot::KIND => read::<Slot>(stored).map(drop),
+        RuntimeConfiguration::KIND => read::<RuntimeConfiguration>(stored).map(drop),
+        ConfigurationVersion::KIND => read::<ConfigurationVersion>(stored).map(drop),
+        WorkloadConfiguration::KIND => read::<WorkloadConfiguration>(stored).map(drop),
         GateRecord::KIND => read::<GateRecord>(stored).map(drop),
         InboxEntry::KIND => read::<InboxEntry>(stored).map(drop),
         DeadLetter::KIND => read::<DeadLetter>(stored).map(drop),

@@ -103,6 +103,10 @@ fn in_short(payload: &Value, event_type: &str) -> String {
             text("reason"),
             text("healthGate")
         ),
+        "ConfigurationPublished" => {
+            format!("version {} for {} workloads", text("version"), payload["serviceIds"].as_array().map_or(0, Vec::len))
+        }
+        "ConfigurationSynced" => format!("version {} at {}", text("version"), text("serviceId")),
         "RuntimeCommandFailed" => format!(
             "{} {} {}: {}",
             text("commandId"),

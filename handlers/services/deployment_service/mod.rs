@@ -8,10 +8,13 @@
 
 pub mod deploy;
 mod ending;
+pub mod on_runtime_configuration;
 pub mod refresh;
 pub mod rollback_deployment;
 mod rolling_back;
 pub mod rollout;
 pub mod state;
+pub mod workloads;
 
 pub use state::{DeploymentStatus, GateRecord, RuntimeDeployment, Slot};
+pub use workloads::{course, serving_version, workloads};
