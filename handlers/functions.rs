@@ -21,6 +21,7 @@ use crate::{
         },
         runtime_configuration_service::publish_configuration::PublishConfiguration,
         runtime_environment_service::provision_environment::ProvisionEnvironment,
+        secret_binding_service::bind_secret::BindSecret,
     },
 };
 
@@ -35,6 +36,7 @@ pub fn all() -> Vec<Function> {
         command::<Deploy>(),
         command::<RollbackDeployment>(),
         command::<PublishConfiguration>(),
+        command::<BindSecret>(),
         // What it makes of its own events.
         subscription::<OnRuntimeConfiguration>(),
         // What the platform tells itself.
@@ -67,6 +69,9 @@ pub fn all() -> Vec<Function> {
         }),
         get("Configurations", "v1/runtime/configurations/{id?}", |platform, request| {
             Box::pin(async move { admin::configurations::get(&platform, &request).await })
+        }),
+        get("SecretBindings", "v1/runtime/secret-bindings/{id?}", |platform, request| {
+            Box::pin(async move { admin::secret_bindings::get(&platform, &request).await })
         }),
         get("Plans", "v1/runtime/plans/{id}", |platform, request| {
             Box::pin(async move { admin::plans::get(&platform, &request).await })

@@ -20,18 +20,25 @@ async fn found(platform: &Platform, request: &HttpRequest) -> Result<Value, Http
     let tenant = http::tenant(request)?;
     let ledger = &platform.ledger;
     if let Some(id) = http::id(request) {
-        let unknown = || HttpError::not_found("ConfigurationNotFound", format!("There is no configuration `{id}`."));
-        let (configuration, number) = match id.rsplit_once("-v").map(|(id, number)| (id, number.parse::<u64>())) {
-            Some((configuration, Ok(number))) => (configuration, Some(number)),
-            Some((_, Err(_))) | None => (id, None),
-        };
-        let head = ledger.find::<RuntimeConfiguration>(&tenant, "configurationId", configuration).await?.ok_or_else(unknown)?;
+        let unknown =
+            || HttpError::not_found("ConfigurationNotFound", format!("There is no configuration `{id}`."));
+        let (configuration, number) =
+            match id.rsplit_once("-v").map(|(id, number)| (id, number.parse::<u64>())) {
+                Some((configuration, Ok(number))) => (configuration, Some(number)),
+                Some((_, Err(_))) | None => (id, None),
+            };
+        let head = ledger
+            .find::<RuntimeConfiguration>(&tenant, "configurationId", configuration)
+            .await?
+            .ok_or_else(unknown)?;
         let partition = Partition::environment(&tenant, head.environment_id.as_str());
         let version = ConfigurationVersion::id(configuration, number.unwrap_or(head.version));
-        let version = ledger.load::<ConfigurationVersion>(&partition, &version).await?.state.ok_or_else(unknown)?;
+        let version =
+            ledger.load::<ConfigurationVersion>(&partition, &version).await?.state.ok_or_else(unknown)?;
         return Ok(view(&version));
     }
-    let filter = Filter { equal: http::equal(request, &["environmentId"]), newest_first: true, ..Filter::default() };
+    let filter =
+        Filter { equal: http::equal(request, &["environmentId"]), newest_first: true, ..Filter::default() };
     let listing = ledger.list::<ConfigurationVersion>(&tenant, &filter, &http::page(request)).await?;
     let items = listing.items.iter().map(|(_, version)| view(version)).collect();
     Ok(http::list(items, listing.next))

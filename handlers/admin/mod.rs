@@ -11,3 +11,4 @@ pub mod http;
 pub mod operations;
 pub mod plans;
 pub mod resume_operations;
+pub mod secret_bindings;

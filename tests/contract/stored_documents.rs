@@ -15,12 +15,13 @@ use runtime_platform::{
         deployment_service::{GateRecord, RuntimeDeployment, Slot},
         runtime_configuration_service::{ConfigurationVersion, RuntimeConfiguration, WorkloadConfiguration},
         runtime_environment_service::{RuntimeEnvironment, state::Plan},
+        secret_binding_service::SecretBinding,
     },
 };
 use serde_json::{Value, json};
 
 use crate::support::{
-    builders::{deploy, provision, publish_configuration},
+    builders::{bind_secret, deploy, provision, publish_configuration},
     faulty::When,
     fixed_clock::FixedClock,
     memory_store::MemoryStore,
@@ -36,6 +37,7 @@ async fn todays() -> Vec<Document> {
     let mut platform = TestPlatform::new();
     platform.run(&provision("provision-1")).await;
     platform.run(&deploy("deploy-1", "1.4.1")).await;
+    platform.run(&bind_secret("bind-1", "db-password")).await;
     platform.run(&publish_configuration("publish-1", json!({ "LOG_LEVEL": "debug" }))).await;
     let malformed = crate::support::builders::Order { body: Some(b"{".to_vec()), ..deploy("deploy-2", "1.4.2") };
     platform.run(&malformed).await;
@@ -129,5 +131,6 @@ corpus!(
     DeadLetter,
     RuntimeConfiguration,
     ConfigurationVersion,
-    WorkloadConfiguration
+    WorkloadConfiguration,
+    SecretBinding
 );

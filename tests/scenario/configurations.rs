@@ -9,8 +9,8 @@ use serde_json::json;
 
 use crate::support::{
     builders::{Order, deploy, provision, publish_configuration as publish},
-    faulty::When,
     fakes::compute::Behaviour,
+    faulty::When,
     test_platform::TestPlatform,
 };
 
@@ -33,7 +33,8 @@ async fn three_serve() -> TestPlatform {
 }
 
 fn carried(platform: &TestPlatform) -> Vec<(String, Option<u64>)> {
-    let version = |name: &str| platform.compute.serving(name).unwrap().configuration.map(|entry| entry.version);
+    let version =
+        |name: &str| platform.compute.serving(name).unwrap().configuration.map(|entry| entry.version);
     ["billing", "reservations-api", "search"].map(|name| (name.to_owned(), version(name))).into()
 }
 
@@ -97,8 +98,27 @@ async fn a_version_that_fails_at_the_first_workload_comes_to_no_other() {
     "#]].assert_eq(&platform.transcript_since(place));
     assert_eq!(carried(&platform), all_carry(Some(1)));
     assert_eq!(platform.outcome("publish-2").await, ("Failed".into(), "RuntimeCommandFailed".into()));
-    let held: Vec<_> = platform.states::<WorkloadConfiguration>().iter().map(|it| (it.applied, it.confirmed)).collect();
+    let held: Vec<_> =
+        platform.states::<WorkloadConfiguration>().iter().map(|it| (it.applied, it.confirmed)).collect();
     assert_eq!(held, [(Some(1), Some(1)); 3]);
+    let mut pinned = of_module(deploy("deploy-9", "1.4.2"), OTHERS[0]);
+    for (version, code) in [(1, "-"), (2, "Quarantined")] {
+        pinned.payload["configurationVersion"] = json!(version);
+        pinned = Order {
+            event_id: format!("deploy-pinned-{version}"),
+            message_id: format!("pinned-{version}"),
+            ..pinned
+        };
+        platform.run(&pinned).await;
+        let failed = platform
+            .events()
+            .into_iter()
+            .find(|event| event.envelope.payload["commandId"] == pinned.event_id.as_str());
+        let told = failed.map_or("-".to_owned(), |event| {
+            event.envelope.payload["reasonCode"].as_str().unwrap().to_owned()
+        });
+        assert_eq!(told, code, "version {version}");
+    }
     // The content that is in place again is what is wanted, and the one that failed may be tried anew.
     platform.run(&publish("publish-3", json!({ "LOG_LEVEL": "debug" }))).await;
     assert_eq!(platform.outcome("publish-3").await, ("Completed".into(), "RuntimeCommandCompleted".into()));
@@ -113,17 +133,23 @@ async fn a_deployment_starts_with_the_version_that_has_passed() {
     platform.run(&publish("publish-1", json!({ "LOG_LEVEL": "debug" }))).await;
     platform.run(&deploy("deploy-1", "1.4.1")).await;
     let version = platform.states::<ConfigurationVersion>().pop().unwrap();
-    let entry = ConfigurationEntry { version: 1, content_hash: version.content_hash, settings: version.settings };
+    let entry =
+        ConfigurationEntry { version: 1, content_hash: version.content_hash, settings: version.settings };
     assert_eq!(platform.compute.serving("reservations-api").unwrap().configuration, Some(entry));
     platform.run(&deploy("deploy-2", "1.4.2")).await;
-    assert_eq!(platform.compute.serving("reservations-api").unwrap().configuration.map(|it| it.version), Some(1));
+    assert_eq!(
+        platform.compute.serving("reservations-api").unwrap().configuration.map(|it| it.version),
+        Some(1)
+    );
 }
 
 #[tokio::test]
 async fn an_older_version_never_overtakes_a_newer_one() {
     let mut platform = three_serve().await;
     platform.send(&publish("publish-1", json!({ "LOG_LEVEL": "debug" })));
-    platform.run_until("synced", |platform| platform.event_types().contains(&"ConfigurationSynced".to_owned())).await;
+    platform
+        .run_until("synced", |platform| platform.event_types().contains(&"ConfigurationSynced".to_owned()))
+        .await;
     platform.run(&publish("publish-2", json!({ "LOG_LEVEL": "info" }))).await;
     assert_eq!(carried(&platform), all_carry(Some(2)));
     assert_eq!(platform.outcome("publish-1").await, ("Completed".into(), "ConfigurationPublished".into()));
@@ -140,6 +166,26 @@ async fn one_event_is_published_for_each_workload_and_version_whatever_dies() {
         assert_eq!(synced, 3, "{}", platform.transcript());
         assert_eq!(carried(&platform), all_carry(Some(1)));
     }
+}
+
+#[tokio::test]
+async fn a_lost_event_is_made_good() {
+    let mut platform = three_serve().await;
+    platform.send(&publish("publish-1", json!({ "LOG_LEVEL": "debug" })));
+    platform
+        .run_until("synced", |platform| platform.event_types().contains(&"ConfigurationSynced".to_owned()))
+        .await;
+    let lost: Vec<_> =
+        platform.broker.ready().into_iter().map(|number| platform.broker.take(number)).collect();
+    let (lost, others): (Vec<_>, Vec<_>) =
+        lost.into_iter().partition(|held| held.message.entity.starts_with("runtime.configuration"));
+    assert_eq!(lost.len(), 1);
+    others
+        .into_iter()
+        .for_each(|held| platform.broker.put_back(held, "2026-03-02T10:15:00Z".parse().unwrap()));
+    platform.run_until_quiet().await;
+    assert_eq!(carried(&platform), all_carry(Some(1)));
+    assert_eq!(platform.outcome("publish-1").await, ("Completed".into(), "ConfigurationPublished".into()));
 }
 
 #[tokio::test]

@@ -15,9 +15,18 @@ const SHOWN_MAX: usize = 40;
 pub(super) fn name(entry: &SecretEntry) -> String {
     let digest = Sha256::digest(format!("{}\n{}", entry.key_vault_url, entry.identity_id));
     let digits: String = digest.iter().take(5).map(|byte| format!("{byte:02x}")).collect();
-    let secret = entry.key_vault_url.split("/secrets/").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default();
-    let shown: String =
-        secret.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(SHOWN_MAX).collect::<String>().to_ascii_lowercase();
+    let secret = entry
+        .key_vault_url
+        .split("/secrets/")
+        .nth(1)
+        .and_then(|rest| rest.split('/').next())
+        .unwrap_or_default();
+    let shown: String = secret
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
+        .take(SHOWN_MAX)
+        .collect::<String>()
+        .to_ascii_lowercase();
     match shown.trim_matches('-') {
         "" => format!("{OURS}{digits}"),
         shown => format!("{OURS}{shown}-{digits}"),
@@ -34,7 +43,9 @@ pub(super) fn entries(revision: &RevisionSpec) -> Vec<Value> {
     for secret in &revision.secrets {
         let name = name(secret);
         if !entries.iter().any(|entry| entry["name"] == name.as_str()) {
-            entries.push(json!({ "name": name, "keyVaultUrl": secret.key_vault_url, "identity": secret.identity_id }));
+            entries.push(
+                json!({ "name": name, "keyVaultUrl": secret.key_vault_url, "identity": secret.identity_id }),
+            );
         }
     }
     entries
@@ -46,8 +57,15 @@ pub(super) fn entries(revision: &RevisionSpec) -> Vec<Value> {
 /// without values, which Azure keeps; ours as long as any revision that there is refers to them, for
 /// that one may be activated again.
 pub(super) fn with(app: &Value, revisions: &[Value], revision: &RevisionSpec) -> Option<Value> {
-    let there = app.pointer("/properties/configuration/secrets").and_then(Value::as_array).cloned().unwrap_or_default();
-    let new: Vec<Value> = entries(revision).into_iter().filter(|entry| !there.iter().any(|known| known["name"] == entry["name"])).collect();
+    let there = app
+        .pointer("/properties/configuration/secrets")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    let new: Vec<Value> = entries(revision)
+        .into_iter()
+        .filter(|entry| !there.iter().any(|known| known["name"] == entry["name"]))
+        .collect();
     if new.is_empty() {
         return None;
     }

@@ -173,7 +173,10 @@ pub(super) async fn failed(
     });
     let caused_by = match operation.kind {
         operations::Kind::Rollback => operation.caused_by.clone(),
-        operations::Kind::Deploy | operations::Kind::Provision | operations::Kind::Configure => deployment.requested_event_id.clone(),
+        operations::Kind::Deploy
+        | operations::Kind::Provision
+        | operations::Kind::Configure
+        | operations::Kind::BindSecret => deployment.requested_event_id.clone(),
     };
     end(platform, operation, site, slot, slot_loaded, event, caused_by, Then::Failed(detail)).await
 }

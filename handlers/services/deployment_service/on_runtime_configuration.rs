@@ -32,7 +32,9 @@ impl Subscriber for OnRuntimeConfiguration {
     async fn react(platform: &Platform, message: &Message<Event>, commit: &mut Commit) -> Result<(), Fault> {
         let Event::ConfigurationSynced(synced) = &message.envelope.payload else { return Ok(()) };
         let ledger = &platform.ledger;
-        let Some(module) = module_of(ledger, &commit.partition, message, synced).await? else { return Ok(()) };
+        let Some(module) = module_of(ledger, &commit.partition, message, synced).await? else {
+            return Ok(());
+        };
         let wanted = runtime_configuration_service::wanted(ledger, &commit.partition, &module, None).await?;
         if wanted.is_none_or(|wanted| wanted.entry.version != synced.version) {
             return Ok(());
@@ -60,7 +62,8 @@ async fn module_of(
     synced: &ConfigurationSynced,
 ) -> Result<Option<ModuleId>, Fault> {
     let tenant = &message.envelope.tenant_id;
-    let is_it = |module: &ModuleId| ServiceId::derived(tenant, &synced.environment_id, module) == synced.service_id;
+    let is_it =
+        |module: &ModuleId| ServiceId::derived(tenant, &synced.environment_id, module) == synced.service_id;
     if let Some(module) = message.envelope.module_id.as_ref().filter(|module| is_it(module)) {
         let there = ledger.load::<Slot>(partition, &Slot::id(module)).await?.state.is_some();
         return Ok(there.then(|| module.clone()));

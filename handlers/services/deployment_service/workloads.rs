@@ -52,7 +52,11 @@ pub async fn workloads(ledger: &Ledger, partition: &Partition) -> Result<Vec<Wor
 ///
 /// # Errors
 /// When the store is away.
-pub async fn serving_version(ledger: &Ledger, partition: &Partition, module: &ModuleId) -> Result<Option<u64>, Fault> {
+pub async fn serving_version(
+    ledger: &Ledger,
+    partition: &Partition,
+    module: &ModuleId,
+) -> Result<Option<u64>, Fault> {
     let slot = load::<Slot>(ledger, partition, &Slot::id(module)).await?;
     let Some(serving) = slot.and_then(|slot| slot.serving) else { return Ok(None) };
     let deployment = load::<RuntimeDeployment>(ledger, partition, serving.deployment_id.as_str()).await?;
@@ -76,8 +80,15 @@ pub enum Course {
 
 /// # Errors
 /// When the store is away.
-pub async fn course(ledger: &Ledger, partition: &Partition, module: &ModuleId, version: u64) -> Result<Course, Fault> {
-    let Some(slot) = load::<Slot>(ledger, partition, &Slot::id(module)).await? else { return Ok(Course::Gone) };
+pub async fn course(
+    ledger: &Ledger,
+    partition: &Partition,
+    module: &ModuleId,
+    version: u64,
+) -> Result<Course, Fault> {
+    let Some(slot) = load::<Slot>(ledger, partition, &Slot::id(module)).await? else {
+        return Ok(Course::Gone);
+    };
     if let Some(serving) = &slot.serving {
         let id = serving.deployment_id.as_str();
         let serves = load::<RuntimeDeployment>(ledger, partition, id).await?.ok_or_else(|| missing(id))?;
@@ -95,12 +106,14 @@ pub async fn course(ledger: &Ledger, partition: &Partition, module: &ModuleId, v
     let filter = Filter { equal, newest_first: true, ..Filter::default() };
     let recent = ledger.query::<RuntimeDeployment>(partition, &filter, &Page::first(RECENT_MAX)).await?;
     let failed = recent.items.into_iter().map(|(_, deployment)| deployment).find(|deployment| {
-        deployment.configuration.as_ref().is_some_and(|entry| entry.version == version) && did_not_pass(deployment)
+        deployment.configuration.as_ref().is_some_and(|entry| entry.version == version)
+            && did_not_pass(deployment)
     });
     Ok(match failed {
-        Some(RuntimeDeployment { deployment_id, reason, .. }) => {
-            Course::Failed { deployment_id, reason: reason.unwrap_or_else(|| "no reason was recorded".to_owned()) }
-        }
+        Some(RuntimeDeployment { deployment_id, reason, .. }) => Course::Failed {
+            deployment_id,
+            reason: reason.unwrap_or_else(|| "no reason was recorded".to_owned()),
+        },
         None => Course::Nothing,
     })
 }

@@ -131,7 +131,8 @@ async fn first(platform: &Platform, operation: &Operation, mut site: Site) -> Re
     let workloads = deployment_service::workloads(ledger, &site.commit.partition).await?;
     for index in 0..site.version.workloads.len() {
         let progress = &site.version.workloads[index];
-        let serves = workloads.iter().any(|workload| workload.module_id == progress.module_id && workload.serves);
+        let serves =
+            workloads.iter().any(|workload| workload.module_id == progress.module_id && workload.serves);
         if progress.stage == Stage::Waiting && serves {
             apply(ledger, operation, &mut site, index).await?;
             return site.on("Applied", Then::Wait(LOOK_AGAIN));
@@ -145,7 +146,8 @@ async fn first(platform: &Platform, operation: &Operation, mut site: Site) -> Re
 async fn establish(platform: &Platform, site: &mut Site) -> Result<(), Fault> {
     if let Some(before) = site.head.established.filter(|before| *before != site.version.version) {
         let id = ConfigurationVersion::id(&site.head.configuration_id, before);
-        let (older, loaded) = platform.ledger.load::<ConfigurationVersion>(&site.commit.partition, &id).await?.take();
+        let (older, loaded) =
+            platform.ledger.load::<ConfigurationVersion>(&site.commit.partition, &id).await?.take();
         if let Some(older) = older {
             site.commit.put(&loaded, &ConfigurationVersion { status: VersionStatus::Superseded, ..older })?;
         }
@@ -161,7 +163,8 @@ async fn rest(platform: &Platform, operation: &Operation, mut site: Site) -> Res
     let ledger = &platform.ledger;
     for workload in deployment_service::workloads(ledger, &site.commit.partition).await? {
         if !site.version.workloads.iter().any(|progress| progress.module_id == workload.module_id) {
-            let progress = Progress::waiting(&site.head.environment_id, &site.commit.partition, workload.module_id)?;
+            let progress =
+                Progress::waiting(&site.head.environment_id, &site.commit.partition, workload.module_id)?;
             site.version.workloads.push(progress);
         }
     }
@@ -196,8 +199,10 @@ async fn apply(ledger: &Ledger, operation: &Operation, site: &mut Site, index: u
     progress.stage = Stage::Applied;
     progress.applied_at = Some(now);
     let (module, service) = (progress.module_id.clone(), progress.service_id.clone());
-    let (workload, loaded) =
-        ledger.load::<WorkloadConfiguration>(&site.commit.partition, &WorkloadConfiguration::id(&module)).await?.take();
+    let (workload, loaded) = ledger
+        .load::<WorkloadConfiguration>(&site.commit.partition, &WorkloadConfiguration::id(&module))
+        .await?
+        .take();
     let workload = match workload {
         Some(workload) => workload,
         None => WorkloadConfiguration {
@@ -275,7 +280,9 @@ async fn look(ledger: &Ledger, operation: &Operation, site: &mut Site) -> Result
                 Nudge::NotDue => continue,
                 Nudge::Asked => writes += NUDGE_WRITES,
                 Nudge::Spent => {
-                    let why = format!("a refresh was asked for {NUDGES_MAX} times again, and none got as far as starting with it");
+                    let why = format!(
+                        "a refresh was asked for {NUDGES_MAX} times again, and none got as far as starting with it"
+                    );
                     fail(ledger, site, index, &why).await?;
                 }
             },
@@ -292,7 +299,12 @@ async fn look(ledger: &Ledger, operation: &Operation, site: &mut Site) -> Result
 }
 
 /// A revision that was started with the version serves.
-async fn confirm(ledger: &Ledger, site: &mut Site, index: usize, deployment: DeploymentId) -> Result<(), Fault> {
+async fn confirm(
+    ledger: &Ledger,
+    site: &mut Site,
+    index: usize,
+    deployment: DeploymentId,
+) -> Result<(), Fault> {
     let (now, number) = (site.commit.now, site.version.version);
     let progress = &mut site.version.workloads[index];
     progress.stage = Stage::Confirmed;
@@ -313,7 +325,12 @@ enum Nudge {
 }
 
 /// Asks for the refresh once more where the event that asks for it brought none about.
-async fn nudge(ledger: &Ledger, operation: &Operation, site: &mut Site, index: usize) -> Result<Nudge, Fault> {
+async fn nudge(
+    ledger: &Ledger,
+    operation: &Operation,
+    site: &mut Site,
+    index: usize,
+) -> Result<Nudge, Fault> {
     let now = site.commit.now;
     let progress = &mut site.version.workloads[index];
     let patience = NUDGE_AFTER * i32::try_from(progress.nudges + 1).unwrap_or(i32::MAX);
@@ -367,11 +384,19 @@ fn failed(operation: &Operation, mut site: Site, code: Option<ReasonCode>) -> Re
         .workloads
         .iter()
         .filter(|progress| progress.stage == Stage::Failed)
-        .map(|progress| format!("`{}` ({})", progress.module_id, progress.reason.as_deref().unwrap_or("no reason was recorded")))
+        .map(|progress| {
+            format!(
+                "`{}` ({})",
+                progress.module_id,
+                progress.reason.as_deref().unwrap_or("no reason was recorded")
+            )
+        })
         .collect();
     let told = if told.is_empty() { "no workload".to_owned() } else { told.join(", ") };
     let detail = if site.is_established() {
-        format!("Version {number} is in place, but not everywhere. Each of these did not pass with it and keeps the last version that it was confirmed with: {told}. See `runtimectl explain` of its deployment, and publish a corrected version.")
+        format!(
+            "Version {number} is in place, but not everywhere. Each of these did not pass with it and keeps the last version that it was confirmed with: {told}. See `runtimectl explain` of its deployment, and publish a corrected version."
+        )
     } else {
         site.version.status = VersionStatus::Failed;
         site.head.wanted_hash.clone_from(&site.head.established_hash);
@@ -379,7 +404,9 @@ fn failed(operation: &Operation, mut site: Site, code: Option<ReasonCode>) -> Re
             Some(established) => format!("version {established} stays in place"),
             None => "there was none before it".to_owned(),
         };
-        format!("Version {number} did not pass and was applied to no other workload; {kept}. It failed at {told}. See `runtimectl explain` of its deployment, and publish a corrected version.")
+        format!(
+            "Version {number} did not pass and was applied to no other workload; {kept}. It failed at {told}. See `runtimectl explain` of its deployment, and publish a corrected version."
+        )
     };
     site.version.reason = Some(detail.clone());
     site.head.sequence += 1;

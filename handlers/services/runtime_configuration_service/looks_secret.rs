@@ -23,8 +23,19 @@ const ENDINGS: &[&[&str]] = &[
     &["encryption", "key"],
 ];
 /// What values of well-known kinds of secrets begin with.
-const BEGINNINGS: &[&str] =
-    &["ghp_", "gho_", "ghs_", "github_pat_", "glpat-", "xoxb-", "xoxp-", "sk_live_", "rk_live_", "AKIA", "AIza"];
+const BEGINNINGS: &[&str] = &[
+    "ghp_",
+    "gho_",
+    "ghs_",
+    "github_pat_",
+    "glpat-",
+    "xoxb-",
+    "xoxp-",
+    "sk_live_",
+    "rk_live_",
+    "AKIA",
+    "AIza",
+];
 /// Members of connection strings that hold a secret.
 const MEMBERS: &[&str] = &["accountkey", "sharedaccesskey", "sharedaccesssignature", "password", "pwd"];
 /// The shortest text that is taken for a random key, in characters.
@@ -50,7 +61,9 @@ pub(super) fn looks_secret(name: &str, value: &str) -> Option<&'static str> {
     if has_user_and_password(value) {
         return Some("its value is an address with a password in it");
     }
-    if BEGINNINGS.iter().any(|beginning| value.starts_with(beginning) && value.len() > beginning.len() + 8) || is_jwt(value) {
+    if BEGINNINGS.iter().any(|beginning| value.starts_with(beginning) && value.len() > beginning.len() + 8)
+        || is_jwt(value)
+    {
         return Some("its value has the form of a token");
     }
     is_random(value).then_some("its value looks like a random key")
@@ -58,7 +71,9 @@ pub(super) fn looks_secret(name: &str, value: &str) -> Option<&'static str> {
 
 fn named_like_one(name: &str) -> bool {
     let words = words(name);
-    ENDINGS.iter().any(|ending| words.len() >= ending.len() && words[words.len() - ending.len()..] == **ending)
+    ENDINGS
+        .iter()
+        .any(|ending| words.len() >= ending.len() && words[words.len() - ending.len()..] == **ending)
 }
 
 /// `dbPassword` and `DB_PASSWORD` are the same two words.
@@ -67,7 +82,9 @@ fn words(name: &str) -> Vec<String> {
     let mut splits = false;
     for character in name.chars() {
         let parts = !character.is_ascii_alphanumeric();
-        if (parts || (splits && character.is_ascii_uppercase())) && words.last().is_some_and(|word| !word.is_empty()) {
+        if (parts || (splits && character.is_ascii_uppercase()))
+            && words.last().is_some_and(|word| !word.is_empty())
+        {
             words.push(String::new());
         }
         splits = character.is_ascii_lowercase() || character.is_ascii_digit();
@@ -81,7 +98,8 @@ fn words(name: &str) -> Vec<String> {
 
 fn has_secret_member(value: &str) -> bool {
     value.split([';', '&', '?']).filter_map(|part| part.split_once('=')).any(|(name, member)| {
-        let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+        let name: String =
+            name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
         let signed = name == "sig" && value.contains("se=");
         !member.trim().is_empty() && (signed || MEMBERS.contains(&name.as_str()))
     })
@@ -102,11 +120,16 @@ fn is_jwt(value: &str) -> bool {
 /// One long word of mixed letters and digits in which hardly anything repeats. Hexadecimal digests
 /// and UUIDs stay below: sixteen digits have four bits each.
 fn is_random(value: &str) -> bool {
-    let of_base64 = |character: char| character.is_ascii_alphanumeric() || matches!(character, '+' | '/' | '=' | '_' | '-');
+    let of_base64 = |character: char| {
+        character.is_ascii_alphanumeric() || matches!(character, '+' | '/' | '=' | '_' | '-')
+    };
     let mixed = value.chars().any(|c| c.is_ascii_lowercase())
         && value.chars().any(|c| c.is_ascii_uppercase())
         && value.chars().any(|c| c.is_ascii_digit());
-    value.len() >= RANDOM_LENGTH_MIN && mixed && value.chars().all(of_base64) && bits_in_a_character(value) >= RANDOM_BITS_MIN
+    value.len() >= RANDOM_LENGTH_MIN
+        && mixed
+        && value.chars().all(of_base64)
+        && bits_in_a_character(value) >= RANDOM_BITS_MIN
 }
 
 /// Shannon's entropy.

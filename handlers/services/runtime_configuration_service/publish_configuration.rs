@@ -85,7 +85,9 @@ impl Command for PublishConfiguration {
             if secret_binding_service::find(ledger, &partition, binding).await?.is_none() {
                 return Ok(Decision::Refused(invalid(
                     &format!("secretRefs.{name}"),
-                    format!("there is no secret binding `{binding}` in `{environment_id}`; send BindSecret first"),
+                    format!(
+                        "there is no secret binding `{binding}` in `{environment_id}`; send BindSecret first"
+                    ),
                 )));
             }
         }
@@ -114,16 +116,22 @@ fn invalid(field: &str, what: impl std::fmt::Display) -> Refusal {
 fn not_provisioned(id: &EnvironmentId, status: ProvisioningStatus) -> Refusal {
     Refusal {
         code: ReasonCode::EnvironmentNotProvisioned,
-        detail: format!("`{id}` is {status:?}; a configuration is taken once it is Provisioned. Wait for RuntimeEnvironmentProvisioned, or see its operation for what holds it up."),
+        detail: format!(
+            "`{id}` is {status:?}; a configuration is taken once it is Provisioned. Wait for RuntimeEnvironmentProvisioned, or see its operation for what holds it up."
+        ),
         retryable: true,
     }
 }
 
 fn validate(payload: &PublishConfiguration) -> Result<EnvironmentId, Refusal> {
-    let id = EnvironmentId::of_ours(&payload.environment_id).map_err(|error| invalid("environmentId", error))?;
+    let id =
+        EnvironmentId::of_ours(&payload.environment_id).map_err(|error| invalid("environmentId", error))?;
     let count = payload.settings.len() + payload.secret_refs.len();
     if count > SETTINGS_MAX {
-        return Err(invalid("settings", format!("{count} were given; {SETTINGS_MAX} are allowed, secretRefs included")));
+        return Err(invalid(
+            "settings",
+            format!("{count} were given; {SETTINGS_MAX} are allowed, secretRefs included"),
+        ));
     }
     for name in payload.settings.keys() {
         check_name("settings", name)?;
@@ -131,7 +139,10 @@ fn validate(payload: &PublishConfiguration) -> Result<EnvironmentId, Refusal> {
     for name in payload.secret_refs.keys() {
         check_name("secretRefs", name)?;
         if payload.settings.contains_key(name) {
-            return Err(invalid(&format!("secretRefs.{name}"), "the name is among the settings too; keep it in one of them"));
+            return Err(invalid(
+                &format!("secretRefs.{name}"),
+                "the name is among the settings too; keep it in one of them",
+            ));
         }
     }
     let mut bytes = 0;
@@ -139,20 +150,31 @@ fn validate(payload: &PublishConfiguration) -> Result<EnvironmentId, Refusal> {
         bytes += name.len() + value.len();
         let field = format!("settings.{name}");
         if value.len() > VALUE_BYTES_MAX {
-            return Err(invalid(&field, format!("its value has {} bytes; {VALUE_BYTES_MAX} are allowed", value.len())));
+            return Err(invalid(
+                &field,
+                format!("its value has {} bytes; {VALUE_BYTES_MAX} are allowed", value.len()),
+            ));
         }
         if value.contains('\0') {
-            return Err(invalid(&field, "its value holds a NUL character, which no environment variable can"));
+            return Err(invalid(
+                &field,
+                "its value holds a NUL character, which no environment variable can",
+            ));
         }
         if let Some(why) = looks_secret(name, value) {
             return Err(invalid(
                 &field,
-                format!("{why}, and a configuration holds no secrets. Put the value into Key Vault, send BindSecret, and name the binding in secretRefs; or rename the setting if it is none"),
+                format!(
+                    "{why}, and a configuration holds no secrets. Put the value into Key Vault, send BindSecret, and name the binding in secretRefs; or rename the setting if it is none"
+                ),
             ));
         }
     }
     if bytes > CONTENT_BYTES_MAX {
-        return Err(invalid("settings", format!("they have {bytes} bytes together; {CONTENT_BYTES_MAX} are allowed")));
+        return Err(invalid(
+            "settings",
+            format!("they have {bytes} bytes together; {CONTENT_BYTES_MAX} are allowed"),
+        ));
     }
     Ok(id)
 }
@@ -164,7 +186,12 @@ fn check_name(list: &str, name: &str) -> Result<(), Refusal> {
         && !name.starts_with(|first: char| first.is_ascii_digit());
     if !good {
         let shown: String = name.chars().take(64).collect();
-        return Err(invalid(list, format!("`{shown}` is no name of an environment variable: at most {NAME_BYTES_MAX} letters, digits and `_`, no digit first")));
+        return Err(invalid(
+            list,
+            format!(
+                "`{shown}` is no name of an environment variable: at most {NAME_BYTES_MAX} letters, digits and `_`, no digit first"
+            ),
+        ));
     }
     if name.starts_with("CS_") {
         return Err(invalid(list, format!("`{name}` cannot be set; names with `CS_` are the platform's")));
@@ -172,7 +199,11 @@ fn check_name(list: &str, name: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn first(configuration_id: String, environment_id: EnvironmentId, now: jiff::Timestamp) -> RuntimeConfiguration {
+fn first(
+    configuration_id: String,
+    environment_id: EnvironmentId,
+    now: jiff::Timestamp,
+) -> RuntimeConfiguration {
     RuntimeConfiguration {
         configuration_id,
         environment_id,
@@ -293,14 +324,38 @@ mod tests {
     fn every_refusal_names_its_field() {
         type Change = fn(&mut Value);
         let table: [(Change, &str); 8] = [
-            (|it| it["environmentId"] = json!("dep-1"), "payload.environmentId: `dep-1` should begin with `env-`."),
-            (|it| it["settings"]["1ST"] = json!("x"), "payload.settings: `1ST` is no name of an environment variable: at most 256 letters, digits and `_`, no digit first."),
-            (|it| it["settings"]["CS_X"] = json!("x"), "payload.settings: `CS_X` cannot be set; names with `CS_` are the platform's."),
-            (|it| it["settings"]["DB"] = json!("x"), "payload.secretRefs.DB: the name is among the settings too; keep it in one of them."),
-            (|it| it["settings"]["LONG"] = json!("x".repeat(8193)), "payload.settings.LONG: its value has 8193 bytes; 8192 are allowed."),
-            (|it| it["settings"]["NUL"] = json!("a\0b"), "payload.settings.NUL: its value holds a NUL character, which no environment variable can."),
-            (|it| it["settings"]["DB_PASSWORD"] = json!("hunter2"), "payload.settings.DB_PASSWORD: its name says that it is one, and a configuration holds no secrets. Put the value into Key Vault, send BindSecret, and name the binding in secretRefs; or rename the setting if it is none."),
-            (|it| (0..9).for_each(|n| it["settings"][format!("V{n}")] = json!("a ".repeat(4096))), "payload.settings: they have 73760 bytes together; 65536 are allowed."),
+            (
+                |it| it["environmentId"] = json!("dep-1"),
+                "payload.environmentId: `dep-1` should begin with `env-`.",
+            ),
+            (
+                |it| it["settings"]["1ST"] = json!("x"),
+                "payload.settings: `1ST` is no name of an environment variable: at most 256 letters, digits and `_`, no digit first.",
+            ),
+            (
+                |it| it["settings"]["CS_X"] = json!("x"),
+                "payload.settings: `CS_X` cannot be set; names with `CS_` are the platform's.",
+            ),
+            (
+                |it| it["settings"]["DB"] = json!("x"),
+                "payload.secretRefs.DB: the name is among the settings too; keep it in one of them.",
+            ),
+            (
+                |it| it["settings"]["LONG"] = json!("x".repeat(8193)),
+                "payload.settings.LONG: its value has 8193 bytes; 8192 are allowed.",
+            ),
+            (
+                |it| it["settings"]["NUL"] = json!("a\0b"),
+                "payload.settings.NUL: its value holds a NUL character, which no environment variable can.",
+            ),
+            (
+                |it| it["settings"]["DB_PASSWORD"] = json!("hunter2"),
+                "payload.settings.DB_PASSWORD: its name says that it is one, and a configuration holds no secrets. Put the value into Key Vault, send BindSecret, and name the binding in secretRefs; or rename the setting if it is none.",
+            ),
+            (
+                |it| (0..9).for_each(|n| it["settings"][format!("V{n}")] = json!("a ".repeat(4096))),
+                "payload.settings: they have 73760 bytes together; 65536 are allowed.",
+            ),
         ];
         for (change, detail) in table {
             let refusal = validate(&payload(change)).unwrap_err();

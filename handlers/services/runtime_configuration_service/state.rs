@@ -20,12 +20,16 @@ pub const FAILED_MAX: usize = 20;
 
 /// The id of an environment's configuration; its versions share it.
 pub fn configuration_id(partition: &Partition) -> String {
-    let uuid = ids::derive(&["configuration", &partition.tenant_id, &partition.environment_id]).simple().to_string();
+    let uuid =
+        ids::derive(&["configuration", &partition.tenant_id, &partition.environment_id]).simple().to_string();
     format!("cfg-{}", &uuid[..8])
 }
 
 pub(super) fn missing(id: &str) -> Fault {
-    Fault::Unreadable { doing: format!("reading `{id}`"), source: "a document that another one names is missing".into() }
+    Fault::Unreadable {
+        doing: format!("reading `{id}`"),
+        source: "a document that another one names is missing".into(),
+    }
 }
 
 /// Which version an environment wants. Every decision about its configuration rests on this one
@@ -134,7 +138,11 @@ pub struct Progress {
 }
 
 impl Progress {
-    pub fn waiting(environment: &EnvironmentId, partition: &Partition, module: ModuleId) -> Result<Self, Fault> {
+    pub fn waiting(
+        environment: &EnvironmentId,
+        partition: &Partition,
+        module: ModuleId,
+    ) -> Result<Self, Fault> {
         let tenant = partition.tenant_id.parse().map_err(|error: ids::IdError| Fault::Unreadable {
             doing: "reading a partition's tenant".to_owned(),
             source: error.into(),
@@ -197,7 +205,10 @@ impl State for WorkloadConfiguration {
 
 impl WorkloadConfiguration {
     pub fn id(module: &ModuleId) -> String {
-        format!("workload-configuration-{}", ids::derive(&["workload-configuration", module.as_str()]).simple())
+        format!(
+            "workload-configuration-{}",
+            ids::derive(&["workload-configuration", module.as_str()]).simple()
+        )
     }
 
     pub fn has_failed(&self, version: u64) -> bool {

@@ -3,6 +3,7 @@
 //! It alone writes SecretBinding. A binding names a version of a secret in Key Vault; the workload's
 //! own identity reads it there. No value is in it, or comes by here.
 
+pub mod bind_secret;
 pub mod state;
 
 use std::collections::BTreeMap;

@@ -71,7 +71,14 @@ impl State for SecretBinding {
 impl SecretBinding {
     /// A binding is a workload, a vault and a secret; names in Key Vault are the same in any case.
     pub fn id(partition: &Partition, module: &ModuleId, secret: &SecretRef) -> String {
-        let name = ["secret-binding", &partition.tenant_id, &partition.environment_id, module.as_str(), &secret.vault_uri, &secret.name.to_ascii_lowercase()];
+        let name = [
+            "secret-binding",
+            &partition.tenant_id,
+            &partition.environment_id,
+            module.as_str(),
+            &secret.vault_uri,
+            &secret.name.to_ascii_lowercase(),
+        ];
         format!("sb-{}", &ids::derive(&name).simple().to_string()[..8])
     }
 
