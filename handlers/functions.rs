@@ -16,9 +16,13 @@ use crate::{
     outcome::Fault,
     platform::Platform,
     services::{
-        deployment_service::{deploy::Deploy, rollback_deployment::RollbackDeployment},
+        deployment_service::{
+            deploy::Deploy, on_runtime_configuration::OnRuntimeConfiguration, rollback_deployment::RollbackDeployment,
+        },
+        runtime_configuration_service::publish_configuration::PublishConfiguration,
         runtime_environment_service::provision_environment::ProvisionEnvironment,
         tenant_runtime_isolation_service::{bind_tenant::BindTenant, tenant_view},
+        secret_binding_service::bind_secret::BindSecret,
     },
 };
 
@@ -33,6 +37,10 @@ pub fn all() -> Vec<Function> {
         command::<Deploy>(),
         command::<RollbackDeployment>(),
         command::<BindTenant>(),
+        command::<PublishConfiguration>(),
+        command::<BindSecret>(),
+        // What it makes of its own events.
+        subscription::<OnRuntimeConfiguration>(),
         // What the platform tells itself.
         queue("ContinueOperation", operations::TICKS, |platform, message| {
             Box::pin(async move { delivery::tick(&platform, &message).await })
@@ -63,6 +71,12 @@ pub fn all() -> Vec<Function> {
         }),
         get("Operations", "v1/runtime/operations/{id?}", |platform, request| {
             Box::pin(async move { admin::operations::get(&platform, &request).await })
+        }),
+        get("Configurations", "v1/runtime/configurations/{id?}", |platform, request| {
+            Box::pin(async move { admin::configurations::get(&platform, &request).await })
+        }),
+        get("SecretBindings", "v1/runtime/secret-bindings/{id?}", |platform, request| {
+            Box::pin(async move { admin::secret_bindings::get(&platform, &request).await })
         }),
         get("Plans", "v1/runtime/plans/{id}", |platform, request| {
             Box::pin(async move { admin::plans::get(&platform, &request).await })

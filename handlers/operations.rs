@@ -23,7 +23,10 @@ use crate::{
     outcome::Fault,
     platform::Platform,
     ports::{bus::Outgoing, store::Partition},
-    services::{deployment_service, runtime_environment_service},
+    services::{
+        deployment_service, runtime_configuration_service, runtime_environment_service,
+        secret_binding_service::bind_secret,
+    },
 };
 
 /// The queue that ticks travel on.
@@ -55,6 +58,10 @@ pub enum Kind {
     Provision,
     Deploy,
     Rollback,
+    /// Brings a version of a configuration to the workloads.
+    Configure,
+    /// Binds a workload to a secret.
+    BindSecret,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -398,6 +405,10 @@ async fn take_step(platform: &Platform, operation: &Operation) -> Result<Step, F
         Kind::Deploy | Kind::Rollback => {
             tokio::time::timeout(STEP_TIMEOUT, deployment_service::rollout::step(platform, operation)).await
         }
+        Kind::Configure => {
+            tokio::time::timeout(STEP_TIMEOUT, runtime_configuration_service::step(platform, operation)).await
+        }
+        Kind::BindSecret => tokio::time::timeout(STEP_TIMEOUT, bind_secret::step(platform, operation)).await,
     };
     let fault = match step {
         Ok(Ok(step)) => return Ok(step),
@@ -435,6 +446,8 @@ async fn give_up(platform: &Platform, operation: &Operation, why: GiveUp) -> Res
     match operation.kind {
         Kind::Provision => runtime_environment_service::provision_environment::give_up(platform, operation, &why).await,
         Kind::Deploy | Kind::Rollback => deployment_service::rollout::give_up(platform, operation, &why).await,
+        Kind::Configure => runtime_configuration_service::give_up(platform, operation, &why).await,
+        Kind::BindSecret => bind_secret::give_up(platform, operation, &why).await,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What operators look at, and what the platform does without being told.
 
 pub mod commands;
+pub mod configurations;
 pub mod dead_letters;
 pub mod deployments;
 pub mod environments;
@@ -11,3 +12,4 @@ pub mod operations;
 pub mod plans;
 pub mod resume_operations;
 pub mod tenant_bindings;
+pub mod secret_bindings;

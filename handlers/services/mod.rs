@@ -1,6 +1,8 @@
 //! One folder per name in the design; one file per operation.
 
 pub mod deployment_service;
+pub mod runtime_configuration_service;
 pub mod runtime_environment_service;
 pub mod runtime_health_service;
 pub mod tenant_runtime_isolation_service;
+pub mod secret_binding_service;

@@ -13,14 +13,16 @@ use runtime_platform::{
     ports::store::{Document, Key, Partition, Store, Write},
     services::{
         deployment_service::{GateRecord, RuntimeDeployment, Slot},
+        runtime_configuration_service::{ConfigurationVersion, RuntimeConfiguration, WorkloadConfiguration},
         runtime_environment_service::{RuntimeEnvironment, state::Plan},
         tenant_runtime_isolation_service::RuntimeTenantBinding,
+        secret_binding_service::SecretBinding,
     },
 };
 use serde_json::{Value, json};
 
 use crate::support::{
-    builders::{bind, deploy, provision},
+    builders::{bind, bind_secret, deploy, provision, publish_configuration},
     faulty::When,
     fixed_clock::FixedClock,
     memory_store::MemoryStore,
@@ -37,8 +39,9 @@ async fn todays() -> Vec<Document> {
     platform.run(&provision("provision-1")).await;
     platform.run(&bind("bind-1", "acme", "shared")).await;
     platform.run(&deploy("deploy-1", "1.4.1")).await;
-    let malformed =
-        crate::support::builders::Order { body: Some(b"{".to_vec()), ..deploy("deploy-2", "1.4.2") };
+    platform.run(&bind_secret("bind-1", "db-password")).await;
+    platform.run(&publish_configuration("publish-1", json!({ "LOG_LEVEL": "debug" }))).await;
+    let malformed = crate::support::builders::Order { body: Some(b"{".to_vec()), ..deploy("deploy-2", "1.4.2") };
     platform.run(&malformed).await;
     // A process that dies right after a commit leaves messages in the outbox.
     platform.trouble.die_at_commit(platform.trouble.commits() + 1, When::After);
@@ -142,5 +145,9 @@ corpus!(
     InboxEntry,
     OutboxEvent,
     OutboxMessage,
-    DeadLetter
+    DeadLetter,
+    RuntimeConfiguration,
+    ConfigurationVersion,
+    WorkloadConfiguration,
+    SecretBinding
 );

@@ -1,8 +1,10 @@
 //! Does the flow hold, end to end? Commands go in, and what comes of them is read as a transcript.
 
 mod bad_input;
+mod configurations;
 mod provisioning;
 mod rollbacks;
+mod secrets;
 mod story;
 mod superseding;
 mod tenants;

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use runtime_platform::{events::queue_name, ids::EnvironmentId, ports::bus::Outgoing};
+use runtime_platform::{
+    events::queue_name,
+    ids::{self, EnvironmentId},
+    ports::bus::Outgoing,
+};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -169,4 +173,30 @@ pub fn rollback_of(event_id: &str, deployment_id: &str) -> Order {
     let payload =
         json!({ "environmentId": environment(), "deploymentId": deployment_id, "reason": "too slow" });
     Order::new(event_id, "RollbackDeployment", payload)
+}
+
+/// The settings of the environment, all of them.
+pub fn publish_configuration(event_id: &str, settings: Value) -> Order {
+    let payload = json!({ "environmentId": environment(), "settings": settings });
+    Order::new(event_id, "PublishConfiguration", payload)
+}
+
+/// The address of the environment's own vault.
+pub fn vault() -> String {
+    let environment = environment();
+    let name = ["azure-vault", "00000000-0000-0000-0000-00000000c105", TENANT, environment.as_str()];
+    format!("https://kv-{}.vault.azure.net", &ids::derive(&name).simple().to_string()[..20])
+}
+
+/// Binds the workload to a secret that the platform generates where there is none.
+pub fn bind_secret(event_id: &str, secret_name: &str) -> Order {
+    let payload = json!({
+        "environmentId": environment(),
+        "moduleId": MODULE,
+        "secretName": secret_name,
+        "vaultUri": vault(),
+        "source": "Generated",
+        "rotationIntervalDays": 90,
+    });
+    Order::new(event_id, "BindSecret", payload)
 }

@@ -29,8 +29,10 @@ use runtime_platform::{
     },
     services::{
         deployment_service::{GateRecord, RuntimeDeployment, Slot},
+        runtime_configuration_service::{ConfigurationVersion, RuntimeConfiguration, WorkloadConfiguration},
         runtime_environment_service::{RuntimeEnvironment, state::Plan},
         tenant_runtime_isolation_service::RuntimeTenantBinding,
+        secret_binding_service::SecretBinding,
     },
 };
 use serde_json::Value;
@@ -38,7 +40,7 @@ use serde_json::Value;
 use super::{
     broker::{self, Broker, Held},
     builders::{Order, TENANT},
-    fakes::{compute::FakeCompute, infrastructure::FakeInfrastructure, probe::FakeProbe},
+    fakes::{compute::FakeCompute, infrastructure::FakeInfrastructure, probe::FakeProbe, vault::FakeVault},
     faulty::{FaultyBus, FaultyStore, Trouble},
     fixed_clock::FixedClock,
     memory_store::MemoryStore,
@@ -71,6 +73,7 @@ pub struct TestPlatform {
     pub broker: Broker,
     pub compute: FakeCompute,
     pub infrastructure: FakeInfrastructure,
+    pub vault: FakeVault,
     /// Bad answers of compute and infrastructure.
     pub script: Script,
     pub platform: Platform,
@@ -118,6 +121,7 @@ impl TestPlatform {
         let compute = FakeCompute::new(clock.clone(), trouble.clone());
         compute.finish_after(1);
         let infrastructure = FakeInfrastructure::new(trouble.clone());
+        let vault = FakeVault::new(clock.clone(), trouble.clone());
         let platform = Platform {
             ledger: Ledger::new(Arc::new(store.clone())),
             bus: Arc::new(FaultyBus::new(Arc::new(broker.clone()), trouble.clone())),
@@ -126,6 +130,7 @@ impl TestPlatform {
             compute: Arc::new(Refusing { inner: compute.clone(), script: script.clone() }),
             // Not to be reached is an answer of the workload, not a fault of ours: probes are not troubled.
             probe: Arc::new(FakeProbe::new(clock.clone(), compute.clone(), Trouble::default())),
+            vault: Arc::new(vault.clone()),
             wire_format: WireFormat::MassTransit,
             namespace: "test.servicebus.windows.net".into(),
             subscription_id: "00000000-0000-0000-0000-00000000c105".into(),
@@ -139,6 +144,7 @@ impl TestPlatform {
             broker,
             compute,
             infrastructure,
+            vault,
             script,
             platform,
             memory,
@@ -498,6 +504,10 @@ fn readable(stored: Stored) -> Result<(), String> {
         RuntimeDeployment::KIND => read::<RuntimeDeployment>(stored).map(drop),
         Slot::KIND => read::<Slot>(stored).map(drop),
         RuntimeTenantBinding::KIND => read::<RuntimeTenantBinding>(stored).map(drop),
+        RuntimeConfiguration::KIND => read::<RuntimeConfiguration>(stored).map(drop),
+        ConfigurationVersion::KIND => read::<ConfigurationVersion>(stored).map(drop),
+        WorkloadConfiguration::KIND => read::<WorkloadConfiguration>(stored).map(drop),
+        SecretBinding::KIND => read::<SecretBinding>(stored).map(drop),
         GateRecord::KIND => read::<GateRecord>(stored).map(drop),
         InboxEntry::KIND => read::<InboxEntry>(stored).map(drop),
         DeadLetter::KIND => read::<DeadLetter>(stored).map(drop),

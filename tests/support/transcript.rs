@@ -113,6 +113,11 @@ fn in_short(payload: &Value, event_type: &str) -> String {
             text("reason"),
             text("healthGate")
         ),
+        "ConfigurationPublished" => {
+            format!("version {} for {} workloads", text("version"), payload["serviceIds"].as_array().map_or(0, Vec::len))
+        }
+        "ConfigurationSynced" => format!("version {} at {}", text("version"), text("serviceId")),
+        "SecretBound" => format!("{} {} {}", text("secretBindingId"), text("secretName"), text("version")),
         "RuntimeCommandFailed" => format!(
             "{} {} {}: {}",
             text("commandId"),

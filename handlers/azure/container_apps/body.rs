@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::{
-    DEPLOYMENT_VARIABLE,
+    CONFIGURATION_VARIABLE, DEPLOYMENT_VARIABLE,
     reading::{self, Traffic},
+    secrets,
 };
 use crate::ports::compute::{RevisionSpec, WorkloadRef};
 
@@ -22,6 +23,9 @@ pub(super) fn first_revision(workload: &WorkloadRef, revision: &RevisionSpec, na
     });
     if let Some(server) = azure_registry(&revision.image) {
         configuration["registries"] = json!([{ "server": server, "identity": target.identity_id }]);
+    }
+    if !revision.secrets.is_empty() {
+        configuration["secrets"] = json!(secrets::entries(revision));
     }
     json!({
         "location": target.region,
@@ -142,17 +146,32 @@ fn containers_with(app: &Value, workload: &WorkloadRef, revision: &RevisionSpec)
 }
 
 /// The workload's container: `known` with what a revision says. What it does not speak of (probes,
-/// volume mounts, variables that refer to a secret) stays.
+/// volume mounts, variables that refer to a secret that is not ours) stays. A variable that the
+/// deployment itself gives comes before one from a secret, and that before one from the configuration.
 fn container(known: &Map<String, Value>, name: &str, revision: &RevisionSpec) -> Value {
     let mut container = known.clone();
     let bound = known.get("env").and_then(Value::as_array).into_iter().flatten().filter(|variable| {
         let is_secret = variable.get("secretRef").is_some_and(Value::is_string);
         let name = variable.get("name").and_then(Value::as_str).unwrap_or_default();
-        is_secret && !revision.env.contains_key(name)
+        is_secret && !secrets::is_ours(variable.get("secretRef")) && !revision.env.contains_key(name)
     });
-    let given = revision.env.iter().filter(|(name, _)| name.as_str() != DEPLOYMENT_VARIABLE);
-    let mut env = given.map(|(name, value)| json!({ "name": name, "value": value })).collect::<Vec<_>>();
-    env.extend(bound.cloned());
+    let mut env = BTreeMap::new();
+    if let Some(configuration) = &revision.configuration {
+        let settings = configuration.settings.iter();
+        env.extend(settings.map(|(name, value)| (name.as_str(), json!({ "name": name, "value": value }))));
+        let version = configuration.version.to_string();
+        env.insert(CONFIGURATION_VARIABLE, json!({ "name": CONFIGURATION_VARIABLE, "value": version }));
+    }
+    for entry in &revision.secrets {
+        let reference = json!({ "name": entry.variable, "secretRef": secrets::name(entry) });
+        env.insert(entry.variable.as_str(), reference);
+    }
+    env.extend(revision.env.iter().map(|(name, value)| (name.as_str(), json!({ "name": name, "value": value }))));
+    env.remove(DEPLOYMENT_VARIABLE);
+    let mut bound = bound.cloned().collect::<Vec<_>>();
+    bound.retain(|variable| !variable.get("name").and_then(Value::as_str).is_some_and(|name| env.contains_key(name)));
+    let mut env = env.into_values().collect::<Vec<_>>();
+    env.extend(bound);
     env.push(json!({ "name": DEPLOYMENT_VARIABLE, "value": revision.deployment_id }));
     container.insert("name".to_owned(), json!(name));
     container.insert("image".to_owned(), json!(revision.image));

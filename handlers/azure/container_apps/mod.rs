@@ -12,6 +12,7 @@
 
 mod body;
 mod reading;
+mod secrets;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -30,6 +31,9 @@ pub const API_VERSION: &str = "2026-01-01";
 pub const TARGET: &str = "container-apps";
 /// The environment variable by which a revision names the deployment that made it.
 pub const DEPLOYMENT_VARIABLE: &str = "CS_DEPLOYMENT_ID";
+/// The environment variable by which a revision names the version of the configuration that it was
+/// started with.
+pub const CONFIGURATION_VARIABLE: &str = "CS_CONFIGURATION_VERSION";
 
 /// The pause asked for while somebody else's change to the app is under way.
 const BUSY_PAUSE: Duration = Duration::from_secs(5);
@@ -96,7 +100,10 @@ impl ContainerApps {
             );
             return Err(rejected(doing, "PortDiffers", detail));
         }
-        let patch = body::revision_beside(app, workload, revision, &name, traffic);
+        let mut patch = body::revision_beside(app, workload, revision, &name, traffic);
+        if let Some(list) = secrets::with(app, &revisions, revision) {
+            patch["properties"]["configuration"]["secrets"] = list;
+        }
         step_of(self.manager.patch(id, API_VERSION, &patch).await?, doing)
     }
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     azure::testing::{Seen, Server, reply},
-    ports::compute::{ComputeTarget, Revision, RevisionState},
+    ports::compute::{ComputeTarget, ConfigurationEntry, Revision, RevisionState, SecretEntry},
 };
 
 const AUDIENCE: &str = "https://management.azure.com";
@@ -221,6 +221,48 @@ async fn a_second_revision_gets_no_traffic_and_changes_nobody_elses_part() {
     );
     let token: Value = serde_json::from_str(&token.to_string()).unwrap();
     assert_eq!(apps.resume(&token).await.unwrap(), Step::Done);
+}
+
+#[tokio::test]
+async fn a_revision_gets_its_configuration_and_refers_to_its_secrets() {
+    let app = app(json!([by_name("reservations-api--d1", 100)]));
+    let server = server(app, vec![revision("d1", "2026-11-01T00:00:00Z")]).await;
+    let secret = |variable: &str| SecretEntry {
+        variable: variable.into(),
+        key_vault_url: "https://kv-1.vault.azure.net/secrets/api/7".into(),
+        identity_id: "/identities/i".into(),
+    };
+    let settings = [("LOG_LEVEL", "debug"), ("MODE", "test"), ("TOKEN", "none")];
+    let configured = RevisionSpec {
+        configuration: Some(ConfigurationEntry {
+            version: 7,
+            content_hash: "sha256:1".into(),
+            settings: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        }),
+        secrets: vec![secret("TOKEN"), secret("MODE")],
+        ..spec("d2", "acr.azurecr.io/reservations-api:1.4.2")
+    };
+    apps(&server).stage(&workload(), &configured).await.unwrap();
+    let sent = changes(&server)[0].json();
+    let name = secrets::name(&secret("TOKEN"));
+    assert_eq!(
+        sent["properties"]["template"]["containers"][1]["env"],
+        json!([
+            { "name": "CS_CONFIGURATION_VERSION", "value": "7" },
+            { "name": "LOG_LEVEL", "value": "debug" },
+            { "name": "MODE", "value": "prod" },
+            { "name": "TOKEN", "secretRef": name },
+            { "name": "DB", "secretRef": "db" },
+            { "name": "CS_DEPLOYMENT_ID", "value": "dep-2" },
+        ])
+    );
+    assert_eq!(
+        sent["properties"]["configuration"]["secrets"],
+        json!([
+            { "name": "db" },
+            { "name": name, "keyVaultUrl": "https://kv-1.vault.azure.net/secrets/api/7", "identity": "/identities/i" },
+        ])
+    );
 }
 
 #[tokio::test]

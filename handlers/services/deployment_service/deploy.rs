@@ -31,6 +31,7 @@ use crate::{
     platform::Platform,
     ports::store::Partition,
     services::{
+        runtime_configuration_service::{self, Unavailable},
         runtime_environment_service::{ProvisioningStatus, RuntimeEnvironment, resources::Stage},
         runtime_health_service::health_gate::HealthGate,
         tenant_runtime_isolation_service::Ground,
@@ -54,7 +55,8 @@ pub struct Deploy {
     pub strategy: Option<Strategy>,
     #[serde(default)]
     pub health_gate: Option<HealthGate>,
-    /// A version that PublishConfiguration made.
+    /// A version that PublishConfiguration made: the revision starts with it, or with a newer one
+    /// that the workload has by then.
     #[serde(default)]
     pub configuration_version: Option<u64>,
     /// Exactly one, until releases of several workloads exist.
@@ -87,6 +89,13 @@ impl Command for Deploy {
                 return Ok(Decision::Refused(refusal));
             }
         }
+        if let Some(number) = message.envelope.payload.configuration_version {
+            let module = &wanted.workload.module_id;
+            let available = runtime_configuration_service::available(&platform.ledger, &partition, module, number).await?;
+            if let Err(unavailable) = available {
+                return Ok(Decision::Refused(no_configuration(number, unavailable)));
+            }
+        }
         let place = place(platform, message, &partition, wanted.workload).await?;
         record(message, &wanted, &ground, place, partition)
     }
@@ -113,12 +122,6 @@ fn validate(deploy: &Deploy) -> Result<Wanted<'_>, Refusal> {
             format!("payload.workloads: {} were given; exactly one is taken. Send one Deploy for each.", deploy.workloads.len()),
         ));
     };
-    if deploy.configuration_version.is_some() {
-        return Err(Refusal::new(
-            ReasonCode::NotSupported,
-            "payload.configurationVersion: no configuration can be published yet; leave it out.",
-        ));
-    }
     if deploy.strategy == Some(Strategy::Recreate) {
         return Err(Refusal::new(
             ReasonCode::NotSupported,
@@ -220,6 +223,16 @@ fn accepts(
         ));
     }
     Ok(ground)
+}
+
+/// A version that the workload cannot be started with.
+fn no_configuration(number: u64, why: Unavailable) -> Refusal {
+    let (code, what) = match why {
+        Unavailable::Unknown => (ReasonCode::InvalidPayload, "was never published; `runtimectl get configurations` lists those there are".to_owned()),
+        Unavailable::Older(newer) => (ReasonCode::Conflict, format!("is older than version {newer}, which the workload has; leave the field out, or name that one")),
+        Unavailable::Failed => (ReasonCode::Quarantined, "failed its health gate at this workload; publish a corrected version".to_owned()),
+    };
+    Refusal::new(code, format!("payload.configurationVersion: version {number} {what}."))
 }
 
 /// What is said of an environment that is not there, or is another tenant's: the two are not told
@@ -347,6 +360,9 @@ fn record(
         strategy: wanted.strategy,
         release_ref: message.envelope.payload.release_ref.clone(),
         health_gate: wanted.health_gate.clone(),
+        configuration_version: message.envelope.payload.configuration_version,
+        configuration: None,
+        secrets: Vec::new(),
         status: if waits { DeploymentStatus::Queued } else { DeploymentStatus::Requested },
         previous: slot.serving.clone(),
         revision: None,

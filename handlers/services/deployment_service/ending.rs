@@ -188,7 +188,10 @@ pub(super) async fn failed(
     let deployment = &site.deployment;
     let caused_by = match operation.kind {
         operations::Kind::Rollback => operation.caused_by.clone(),
-        operations::Kind::Deploy | operations::Kind::Provision => deployment.requested_event_id.clone(),
+        operations::Kind::Deploy
+        | operations::Kind::Provision
+        | operations::Kind::Configure
+        | operations::Kind::BindSecret => deployment.requested_event_id.clone(),
     };
     end(platform, operation, site, slot, slot_loaded, event, caused_by, Then::Failed(detail)).await
 }

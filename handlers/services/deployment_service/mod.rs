@@ -9,12 +9,15 @@
 pub mod deploy;
 mod ending;
 mod quota;
+pub mod on_runtime_configuration;
 pub mod refresh;
 pub mod rollback_deployment;
 mod rolling_back;
 pub mod rollout;
 pub mod state;
 mod stopping;
+pub mod workloads;
 
 pub use quota::{Usage, usage};
 pub use state::{DeploymentStatus, GateRecord, RuntimeDeployment, Slot};
+pub use workloads::{course, serving_version, workloads};

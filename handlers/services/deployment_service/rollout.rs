@@ -25,7 +25,11 @@ use crate::{
         probe::{Answer, ProbeTarget, Sample},
         store::Partition,
     },
-    services::runtime_health_service::health_gate::{self, Readiness, Verdict},
+    services::{
+        runtime_configuration_service,
+        runtime_health_service::health_gate::{self, Readiness, Verdict},
+        secret_binding_service,
+    },
 };
 
 /// The longest pause between two looks, whatever the gate's interval is.
@@ -56,7 +60,7 @@ pub async fn step(platform: &Platform, operation: &Operation) -> Result<Step, Fa
         DeploymentStatus::Queued => site.on(Then::Wait(PAUSE_MAX)),
         DeploymentStatus::Requested => requested(platform, operation, site).await,
         DeploymentStatus::Provisioning => provisioning(platform, site).await,
-        DeploymentStatus::Configuring => configuring(site),
+        DeploymentStatus::Configuring => configuring(platform, site).await,
         DeploymentStatus::RollingOut => rolling_out(platform, site).await,
         DeploymentStatus::HealthGating => health_gating(platform, site).await,
         DeploymentStatus::Promoting => promoting(platform, operation, site).await,
@@ -109,11 +113,27 @@ async fn provisioning(platform: &Platform, mut site: Site) -> Result<Step, Fault
 }
 
 /// What the revision is started with is fixed from here on.
-fn configuring(mut site: Site) -> Result<Step, Fault> {
+async fn configuring(platform: &Platform, mut site: Site) -> Result<Step, Fault> {
+    let deployment = &mut site.deployment;
+    let (partition, module) = (&site.commit.partition, &deployment.module_id);
+    let wanted =
+        runtime_configuration_service::wanted(&platform.ledger, partition, module, deployment.configuration_version).await?;
+    let (configuration, secret_refs) = match wanted {
+        Some(wanted) => (Some(wanted.entry), wanted.secret_refs),
+        None => (None, BTreeMap::new()),
+    };
+    deployment.secrets = secret_binding_service::entries(&platform.ledger, partition, module, &secret_refs).await?;
+    deployment.configuration = configuration;
     site.deployment.status = DeploymentStatus::RollingOut;
     site.deployment.configured_at = Some(site.now());
     let name = site.deployment.revision.clone().unwrap_or_default();
-    site.note(format!("revision {name}: {} settings, port {}", site.deployment.workload.env.len(), site.deployment.workload.port));
+    let version = site.deployment.configuration.as_ref().map_or("no configuration".to_owned(), |it| format!("configuration {}", it.version));
+    site.note(format!(
+        "revision {name}: {} settings, {version}, {} secrets, port {}",
+        site.deployment.workload.env.len(),
+        site.deployment.secrets.len(),
+        site.deployment.workload.port
+    ));
     site.on(Then::Next)
 }
 

@@ -12,7 +12,7 @@ use crate::{
     ids::{self, DeploymentId, EnvironmentId, ModuleId, OperationId},
     ledger::{Lineage, State},
     ports::{
-        compute::{ComputeTarget, RevisionSpec, WorkloadRef},
+        compute::{ComputeTarget, ConfigurationEntry, RevisionSpec, SecretEntry, WorkloadRef},
         probe::Sample,
     },
     services::runtime_health_service::health_gate::HealthGate,
@@ -166,6 +166,15 @@ pub struct RuntimeDeployment {
     pub strategy: Strategy,
     pub release_ref: Option<String>,
     pub health_gate: HealthGate,
+    /// The version of the configuration that it was asked to start with, or a newer one.
+    #[serde(default)]
+    pub configuration_version: Option<u64>,
+    /// The settings that its revision is started with, fixed in the step `Configuring`.
+    #[serde(default)]
+    pub configuration: Option<ConfigurationEntry>,
+    /// The versions of secrets that its revision is started with, fixed in the same step.
+    #[serde(default)]
+    pub secrets: Vec<SecretEntry>,
     pub status: DeploymentStatus,
     /// What served when this one began.
     pub previous: Option<Serving>,
@@ -268,8 +277,8 @@ impl RuntimeDeployment {
             // A revision that is being looked at must be there.
             min_replicas: self.workload.min_replicas.max(1),
             max_replicas: self.workload.max_replicas.max(1),
-            configuration: None,
-            secrets: Vec::new(),
+            configuration: self.configuration.clone(),
+            secrets: self.secrets.clone(),
             scale_rules: Vec::new(),
         }
     }
@@ -277,6 +286,9 @@ impl RuntimeDeployment {
     /// The same workload, about to be rolled out once more: nothing of this rollout's course is left.
     pub fn anew(self) -> Self {
         Self {
+            configuration_version: None,
+            configuration: None,
+            secrets: Vec::new(),
             previous: None,
             revision: None,
             host: None,

@@ -55,6 +55,8 @@ struct State {
     /// Looks after which a started call is finished; 0 finishes it at once.
     looks: u32,
     images: BTreeMap<String, Behaviour>,
+    /// By version of the configuration; it comes before the image's.
+    configurations: BTreeMap<u64, Behaviour>,
     workloads: BTreeMap<String, Workload>,
     /// Calls that were started, by number; a finished one is remembered, since its token may be
     /// looked at again.
@@ -103,6 +105,20 @@ impl FakeCompute {
     /// What becomes of an image; [`Behaviour::Good`] where nothing is said.
     pub fn image(&self, image: &str, behaviour: Behaviour) {
         self.state().images.insert(image.to_owned(), behaviour);
+    }
+
+    /// What becomes of a revision that is started with a version of the configuration, whatever its
+    /// image.
+    pub fn configuration(&self, version: u64, behaviour: Behaviour) {
+        self.state().configurations.insert(version, behaviour);
+    }
+
+    /// What a workload's revision that has all the traffic was made from.
+    pub fn serving(&self, workload: &str) -> Option<RevisionSpec> {
+        let state = self.state();
+        let there = state.workloads.get(workload)?;
+        let (name, _) = there.traffic.iter().find(|(_, weight)| **weight == 100)?;
+        there.revisions.get(name).map(|made| made.spec.clone())
     }
 
     /// What changed, in order, e.g. `stage api--d1 acr/api:1`, `shift api to api--d1=100`.
@@ -189,13 +205,14 @@ fn state_of(made: &Made, behaviour: Behaviour, now: Timestamp) -> RevisionState 
 }
 
 impl State {
-    fn behaviour(&self, image: &str) -> Behaviour {
-        self.images.get(image).copied().unwrap_or(Behaviour::Good)
+    fn behaviour(&self, spec: &RevisionSpec) -> Behaviour {
+        let configured = spec.configuration.as_ref().and_then(|entry| self.configurations.get(&entry.version));
+        configured.or(self.images.get(&spec.image)).copied().unwrap_or(Behaviour::Good)
     }
 
     fn revision(&self, name: &str) -> Option<(&Made, Behaviour)> {
         let made = self.workloads.values().find_map(|workload| workload.revisions.get(name))?;
-        Some((made, self.behaviour(&made.spec.image)))
+        Some((made, self.behaviour(&made.spec)))
     }
 
     /// The revision that a request to `name` reaches. A workload spreads a hundred requests exactly
@@ -214,7 +231,7 @@ impl State {
     fn observe(&self, name: &str, now: Timestamp) -> Option<Observed> {
         let workload = self.workloads.get(name)?;
         let revisions = workload.revisions.iter().map(|(name, made)| {
-            let behaviour = self.behaviour(&made.spec.image);
+            let behaviour = self.behaviour(&made.spec);
             let state = state_of(made, behaviour, now);
             let replicas = if made.active { made.spec.min_replicas.max(1) } else { 0 };
             let lived = now.duration_since(made.at).unsigned_abs().as_secs();

@@ -1,0 +1,143 @@
+//! What other services may know of an environment's workloads: which there are, and what they were
+//! started with.
+
+use crate::{
+    events::RolledBackReason,
+    ids::{DeploymentId, ModuleId},
+    ledger::{Ledger, State},
+    outcome::Fault,
+    ports::store::{Filter, Page, Partition},
+};
+
+use super::{
+    deploy::missing,
+    state::{DeploymentStatus, RuntimeDeployment, Slot},
+};
+
+/// Pages of workloads of one environment.
+const PAGES_MAX: usize = 10;
+/// Deployments of a workload that are looked through for one that was started with a version.
+const RECENT_MAX: usize = 20;
+
+/// A workload that serves, or is being deployed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkloadView {
+    pub module_id: ModuleId,
+    pub serves: bool,
+}
+
+/// The workloads of an environment, in order of their modules.
+///
+/// # Errors
+/// When the store is away.
+pub async fn workloads(ledger: &Ledger, partition: &Partition) -> Result<Vec<WorkloadView>, Fault> {
+    let mut found = Vec::new();
+    let mut page = Page::first(100);
+    for _ in 0..PAGES_MAX {
+        let listing = ledger.query::<Slot>(partition, &Filter::default(), &page).await?;
+        for (_, slot) in listing.items {
+            let serves = slot.serving.is_some();
+            if serves || slot.in_flight.is_some() {
+                found.push(WorkloadView { module_id: slot.module_id, serves });
+            }
+        }
+        let Some(next) = listing.next else { break };
+        page.after = Some(next);
+    }
+    found.sort_by(|a, b| a.module_id.cmp(&b.module_id));
+    Ok(found)
+}
+
+/// The version of the configuration that what serves was started with.
+///
+/// # Errors
+/// When the store is away.
+pub async fn serving_version(
+    ledger: &Ledger,
+    partition: &Partition,
+    module: &ModuleId,
+) -> Result<Option<u64>, Fault> {
+    let slot = load::<Slot>(ledger, partition, &Slot::id(module)).await?;
+    let Some(serving) = slot.and_then(|slot| slot.serving) else { return Ok(None) };
+    let deployment = load::<RuntimeDeployment>(ledger, partition, serving.deployment_id.as_str()).await?;
+    Ok(deployment.and_then(|deployment| deployment.configuration).map(|entry| entry.version))
+}
+
+/// What came of a version of the configuration at a workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// Nothing serves and nothing is being deployed.
+    Gone,
+    /// What serves was started with it, or with a newer one.
+    Carried(DeploymentId),
+    /// A deployment is in flight.
+    UnderWay,
+    /// Nothing was started with it yet.
+    Nothing,
+    /// What was started with it did not pass, or was taken back.
+    Failed { deployment_id: DeploymentId, reason: String },
+}
+
+/// # Errors
+/// When the store is away.
+pub async fn course(
+    ledger: &Ledger,
+    partition: &Partition,
+    module: &ModuleId,
+    version: u64,
+) -> Result<Course, Fault> {
+    let Some(slot) = load::<Slot>(ledger, partition, &Slot::id(module)).await? else {
+        return Ok(Course::Gone);
+    };
+    if let Some(serving) = &slot.serving {
+        let id = serving.deployment_id.as_str();
+        let serves = load::<RuntimeDeployment>(ledger, partition, id).await?.ok_or_else(|| missing(id))?;
+        if serves.configuration.is_some_and(|entry| entry.version >= version) {
+            return Ok(Course::Carried(serves.deployment_id));
+        }
+    }
+    if slot.in_flight.is_some() {
+        return Ok(Course::UnderWay);
+    }
+    if slot.serving.is_none() {
+        return Ok(Course::Gone);
+    }
+    let equal = vec![("moduleId".to_owned(), module.to_string())];
+    let filter = Filter { equal, newest_first: true, ..Filter::default() };
+    let recent = ledger.query::<RuntimeDeployment>(partition, &filter, &Page::first(RECENT_MAX)).await?;
+    let failed = recent.items.into_iter().map(|(_, deployment)| deployment).find(|deployment| {
+        deployment.configuration.as_ref().is_some_and(|entry| entry.version == version)
+            && did_not_pass(deployment)
+    });
+    Ok(match failed {
+        Some(RuntimeDeployment { deployment_id, reason, .. }) => Course::Failed {
+            deployment_id,
+            reason: reason.unwrap_or_else(|| "no reason was recorded".to_owned()),
+        },
+        None => Course::Nothing,
+    })
+}
+
+/// One that was superseded or cancelled says nothing of what it was started with.
+fn did_not_pass(deployment: &RuntimeDeployment) -> bool {
+    match deployment.status {
+        DeploymentStatus::Failed => true,
+        DeploymentStatus::RolledBack => match deployment.rolled_back_reason {
+            Some(RolledBackReason::GateFailed | RolledBackReason::Operator) | None => true,
+            Some(RolledBackReason::Superseded | RolledBackReason::Cancelled) => false,
+        },
+        DeploymentStatus::Queued
+        | DeploymentStatus::Requested
+        | DeploymentStatus::Provisioning
+        | DeploymentStatus::Configuring
+        | DeploymentStatus::RollingOut
+        | DeploymentStatus::HealthGating
+        | DeploymentStatus::Promoting
+        | DeploymentStatus::Completed
+        | DeploymentStatus::RollingBack => false,
+    }
+}
+
+async fn load<S: State>(ledger: &Ledger, partition: &Partition, id: &str) -> Result<Option<S>, Fault> {
+    Ok(ledger.load::<S>(partition, id).await?.state)
+}
