@@ -264,7 +264,7 @@ impl Listeners {
     ) -> Result<TcpListener, Failure> {
         let no_certificate = |error| Failure::unusable("No certificate can be made").because(&error);
         let own = authority.server(&["localhost", "127.0.0.1"]).map_err(no_certificate)?;
-        let apps = azure::ingress_server(authority.clone(), "apps.localhost").map_err(no_certificate)?;
+        let apps = azure::hosts_server(authority.clone(), "apps.localhost").map_err(no_certificate)?;
         let key = rest::SasKey { name: SAS_KEY_NAME.to_owned(), key: keys.service_bus_key.clone() };
         let bus = rest::router(service_bus, tokens.clone(), key);
         let (manager, ingress, identity) = (azure.router(), azure.ingress(), identity::router(tokens.clone()));
