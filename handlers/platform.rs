@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     ledger::Ledger,
     masstransit::WireFormat,
-    ports::{bus::Bus, clock::Clock, compute::Compute, infrastructure::Infrastructure, probe::Probe},
+    ports::{bus::Bus, clock::Clock, compute::Compute, infrastructure::Infrastructure, probe::Probe, vault::Vault},
 };
 
 /// The ports, and what the settings say. Cheap to clone.
@@ -17,6 +17,7 @@ pub struct Platform {
     pub infrastructure: Arc<dyn Infrastructure>,
     pub compute: Arc<dyn Compute>,
     pub probe: Arc<dyn Probe>,
+    pub vault: Arc<dyn Vault>,
     pub wire_format: WireFormat,
     /// The Service Bus namespace's host, for addresses in MassTransit's envelope.
     pub namespace: Arc<str>,

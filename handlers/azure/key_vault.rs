@@ -64,6 +64,12 @@ impl KeyVault {
     }
 
     fn client(&self, secret: &SecretRef, doing: &str) -> Result<Arc<SecretClient>, Fault> {
+        // Anything else could be read as another path within the vault.
+        let plain = secret.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        if secret.name.is_empty() || !plain {
+            let detail = "the name of a secret has letters, digits and hyphens only".to_owned();
+            return Err(Fault::Rejected { doing: doing.to_owned(), code: "BadName".to_owned(), detail });
+        }
         let address = self.address(&secret.vault_uri).ok_or_else(|| Fault::Rejected {
             doing: doing.to_owned(),
             code: "VaultNotAllowed".to_owned(),

@@ -6,3 +6,4 @@
 pub mod compute;
 pub mod infrastructure;
 pub mod probe;
+pub mod vault;

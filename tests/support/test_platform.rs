@@ -37,7 +37,7 @@ use serde_json::Value;
 use super::{
     broker::{self, Broker, Held},
     builders::{Order, TENANT},
-    fakes::{compute::FakeCompute, infrastructure::FakeInfrastructure, probe::FakeProbe},
+    fakes::{compute::FakeCompute, infrastructure::FakeInfrastructure, probe::FakeProbe, vault::FakeVault},
     faulty::{FaultyBus, FaultyStore, Trouble},
     fixed_clock::FixedClock,
     memory_store::MemoryStore,
@@ -60,6 +60,7 @@ pub struct TestPlatform {
     pub broker: Broker,
     pub compute: FakeCompute,
     pub infrastructure: FakeInfrastructure,
+    pub vault: FakeVault,
     /// Bad answers of compute and infrastructure.
     pub script: Script,
     pub platform: Platform,
@@ -105,6 +106,7 @@ impl TestPlatform {
         let compute = FakeCompute::new(clock.clone(), trouble.clone());
         compute.finish_after(1);
         let infrastructure = FakeInfrastructure::new(trouble.clone());
+        let vault = FakeVault::new(clock.clone(), trouble.clone());
         let platform = Platform {
             ledger: Ledger::new(Arc::new(store.clone())),
             bus: Arc::new(FaultyBus::new(Arc::new(broker.clone()), trouble.clone())),
@@ -113,6 +115,7 @@ impl TestPlatform {
             compute: Arc::new(Refusing { inner: compute.clone(), script: script.clone() }),
             // Not to be reached is an answer of the workload, not a fault of ours: probes are not troubled.
             probe: Arc::new(FakeProbe::new(clock.clone(), compute.clone(), Trouble::default())),
+            vault: Arc::new(vault.clone()),
             wire_format: WireFormat::MassTransit,
             namespace: "test.servicebus.windows.net".into(),
             subscription_id: "00000000-0000-0000-0000-00000000c105".into(),
@@ -126,6 +129,7 @@ impl TestPlatform {
             broker,
             compute,
             infrastructure,
+            vault,
             script,
             platform,
             memory,

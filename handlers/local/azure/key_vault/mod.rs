@@ -13,8 +13,6 @@ mod refusals;
 mod sealing;
 mod secrets;
 
-
-
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
