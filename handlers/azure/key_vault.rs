@@ -111,8 +111,9 @@ impl KeyVault {
 
     async fn listed(&self, secret: &SecretRef, doing: &str) -> Result<Vec<SecretVersion>, Fault> {
         let client = self.client(secret, doing)?;
-        let mut pager =
-            client.list_secret_properties_versions(&secret.name, None).map_err(|error| fault(doing, &error))?;
+        let mut pager = client
+            .list_secret_properties_versions(&secret.name, None)
+            .map_err(|error| fault(doing, &error))?;
         let mut versions = Vec::new();
         loop {
             let next = match pager.try_next().await {
@@ -164,7 +165,8 @@ impl KeyVault {
 
     async fn made(&self, secret: &SecretRef, rotation: &str, doing: &str) -> Result<SecretVersion, Fault> {
         let known = self.listed(secret, doing).await?;
-        let has_tag = |version: &SecretVersion| version.tags.get(ROTATION_TAG).is_some_and(|tag| tag == rotation);
+        let has_tag =
+            |version: &SecretVersion| version.tags.get(ROTATION_TAG).is_some_and(|tag| tag == rotation);
         if let Some(made) = known.into_iter().find(has_tag) {
             return Ok(made);
         }
@@ -273,9 +275,12 @@ fn described(
     tags: Option<HashMap<String, String>>,
     doing: &str,
 ) -> Result<SecretVersion, Fault> {
-    let version = version.ok_or_else(|| Fault::transient(doing, "the vault named a secret without its version"))?;
+    let version =
+        version.ok_or_else(|| Fault::transient(doing, "the vault named a secret without its version"))?;
     let attributes = attributes.unwrap_or_default();
-    let time = |time: Option<OffsetDateTime>| time.and_then(|time| Timestamp::from_second(time.unix_timestamp()).ok());
+    let time = |time: Option<OffsetDateTime>| {
+        time.and_then(|time| Timestamp::from_second(time.unix_timestamp()).ok())
+    };
     Ok(SecretVersion {
         version,
         enabled: attributes.enabled.unwrap_or(true),
@@ -301,9 +306,8 @@ fn refused(error: &Error) -> Option<Refused> {
     let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
     let text = |path: &str| body.pointer(path).and_then(Value::as_str).filter(|text| !text.is_empty());
     let code = text("/error/innererror/code").or_else(|| text("/error/code"));
-    let header = |name: &str| {
-        raw_response.as_ref()?.headers().get_optional_str(&HeaderName::from(name.to_owned()))
-    };
+    let header =
+        |name: &str| raw_response.as_ref()?.headers().get_optional_str(&HeaderName::from(name.to_owned()));
     Some(Refused {
         status,
         code: code.map_or_else(|| format!("Http{status}"), str::to_owned),

@@ -51,7 +51,12 @@ impl Bench {
         let options = AzureOptions {
             vault_domain: format!("vault.localhost:{port}"),
             pace: 0.0,
-            ..AzureOptions::new(directory.path().join("azure.db"), tokens(), "https://localhost".to_owned(), 1)
+            ..AzureOptions::new(
+                directory.path().join("azure.db"),
+                tokens(),
+                "https://localhost".to_owned(),
+                1,
+            )
         };
         let azure = Azure::open(options).unwrap();
         put(&azure, GROUP, "2021-04-01", r#"{"location":"westeurope"}"#).await;
@@ -117,13 +122,17 @@ async fn no_token_goes_to_what_is_no_vault_of_the_domain() {
     ] {
         let secret = SecretRef { vault_uri: vault_uri.to_owned(), name: "a".to_owned() };
         let refused = bench.vault.current(&secret).await.unwrap_err();
-        assert!(matches!(&refused, Fault::Rejected { code, .. } if code == "VaultNotAllowed"), "{vault_uri}: {refused}");
+        assert!(
+            matches!(&refused, Fault::Rejected { code, .. } if code == "VaultNotAllowed"),
+            "{vault_uri}: {refused}"
+        );
     }
     let bad = SecretRef { name: "a/b".to_owned(), ..bench.secret.clone() };
     let refused = bench.vault.current(&bad).await.unwrap_err();
     assert!(matches!(&refused, Fault::Rejected { code, .. } if code == "BadName"), "{refused}");
     let other = bench.secret.vault_uri.replace("kv-1", "kv-2");
-    let refused = bench.vault.current(&SecretRef { vault_uri: other, name: "a".to_owned() }).await.unwrap_err();
+    let refused =
+        bench.vault.current(&SecretRef { vault_uri: other, name: "a".to_owned() }).await.unwrap_err();
     assert!(matches!(&refused, Fault::Rejected { code, .. } if code == "VaultNotFound"), "{refused}");
 }
 

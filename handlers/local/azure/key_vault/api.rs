@@ -48,11 +48,16 @@ impl Inner {
         let audience = format!("https://{}", self.azure.naming.vault_domain);
         let now = self.azure.clock.now().as_second();
         let refused = self.azure.tokens.check(authorization, &audience, now).err()?;
-        let refusal = Refusal::new(StatusCode::UNAUTHORIZED, "Unauthorized", format!("The request is not let in: {refused}."));
+        let refusal = Refusal::new(
+            StatusCode::UNAUTHORIZED,
+            "Unauthorized",
+            format!("The request is not let in: {refused}."),
+        );
         let mut response = refusal.into_response();
         let directory = directory_tenant();
-        let challenge =
-            format!(r#"Bearer authorization="https://login.microsoftonline.com/{directory}", resource="{audience}""#);
+        let challenge = format!(
+            r#"Bearer authorization="https://login.microsoftonline.com/{directory}", resource="{audience}""#
+        );
         if let Ok(challenge) = HeaderValue::from_str(&challenge) {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
@@ -62,7 +67,11 @@ impl Inner {
     /// The vault that a host belongs to.
     async fn vault(&self, authority: &str) -> Result<Vault, Refusal> {
         let without_port = |authority: &str| {
-            authority.rsplit_once(':').map_or(authority, |(host, _)| host).trim_end_matches('.').to_ascii_lowercase()
+            authority
+                .rsplit_once(':')
+                .map_or(authority, |(host, _)| host)
+                .trim_end_matches('.')
+                .to_ascii_lowercase()
         };
         let (host, domain) = (without_port(authority), without_port(&self.azure.naming.vault_domain));
         let name = host.strip_suffix(&domain).and_then(|name| name.strip_suffix('.')).unwrap_or_default();
@@ -95,7 +104,8 @@ async fn respond(inner: &Inner, request: Request) -> Result<Response, Refusal> {
         return Err(Refusal::bad_parameter(message));
     }
     let body = axum::body::to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| {
-        let message = format!("The body of the request is larger than {BODY_BYTES_MAX} bytes, or was cut off.");
+        let message =
+            format!("The body of the request is larger than {BODY_BYTES_MAX} bytes, or was cut off.");
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
     })?;
     // Clients that mean the newest version end the path with a slash.
@@ -150,7 +160,8 @@ impl Call<'_> {
     }
 
     async fn set(self, name: &str) -> Result<Response, Refusal> {
-        let (given, seal, vault, name) = (given(self.body)?, self.inner.seal.clone(), self.vault, name.to_owned());
+        let (given, seal, vault, name) =
+            (given(self.body)?, self.inner.seal.clone(), self.vault, name.to_owned());
         let work = move |connection: &_| secrets::set(connection, &seal, &vault, &name, given);
         self.inner.database.write(work).await.map(ok)
     }
@@ -165,7 +176,8 @@ impl Call<'_> {
     async fn update(self, name: &str, version: Option<&str>) -> Result<Response, Refusal> {
         let (given, vault, name) = (given(self.body)?, self.vault, name.to_owned());
         let version = version.map(str::to_owned);
-        let work = move |connection: &_| secrets::update(connection, &vault, &name, version.as_deref(), given);
+        let work =
+            move |connection: &_| secrets::update(connection, &vault, &name, version.as_deref(), given);
         self.inner.database.write(work).await.map(ok)
     }
 
@@ -198,7 +210,8 @@ impl Call<'_> {
     async fn list_versions(self, name: &str) -> Result<Response, Refusal> {
         let (size, after) = (self.size()?, self.after());
         let after = if after.is_empty() { Ok(0) } else { after.parse() };
-        let after = after.map_err(|_| Refusal::bad_parameter("`$skiptoken` is not one that this vault gave."))?;
+        let after =
+            after.map_err(|_| Refusal::bad_parameter("`$skiptoken` is not one that this vault gave."))?;
         let (vault, name) = (self.vault.clone(), name.to_owned());
         let work = move |connection: &_| secrets::list_versions(connection, &vault, &name, after, size);
         let page = self.inner.database.read(work).await?;

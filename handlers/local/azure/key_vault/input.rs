@@ -62,7 +62,9 @@ pub(super) fn given(body: &[u8]) -> Result<Given, Refusal> {
         tags: field(&body, "tags", "an object", |value| value.as_object().cloned())?,
     };
     if given.value.as_ref().is_some_and(|value| value.len() > VALUE_BYTES_MAX) {
-        return Err(Refusal::bad_parameter(format!("The value of a secret has at most {VALUE_BYTES_MAX} bytes.")));
+        return Err(Refusal::bad_parameter(format!(
+            "The value of a secret has at most {VALUE_BYTES_MAX} bytes."
+        )));
     }
     check_tags(given.tags.as_ref().unwrap_or(&empty))?;
     Ok(given)
@@ -113,7 +115,9 @@ mod tests {
     #[test]
     fn a_name_is_letters_digits_and_hyphens() {
         let long = "a".repeat(128);
-        for (name, good) in [("db-Password-1", true), ("", false), ("a_b", false), ("ä", false), (&long[1..], true)] {
+        for (name, good) in
+            [("db-Password-1", true), ("", false), ("a_b", false), ("ä", false), (&long[1..], true)]
+        {
             assert_eq!(check_name(name).is_ok(), good, "{name}");
         }
         assert!(check_name(&long).is_err());
@@ -141,6 +145,8 @@ mod tests {
     fn a_page_has_at_most_25_entries() {
         assert_eq!(page_size(None), Ok(25));
         assert_eq!(page_size(Some("3")), Ok(3));
-        assert!(page_size(Some("26")).is_err() && page_size(Some("0")).is_err() && page_size(Some("x")).is_err());
+        assert!(
+            page_size(Some("26")).is_err() && page_size(Some("0")).is_err() && page_size(Some("x")).is_err()
+        );
     }
 }

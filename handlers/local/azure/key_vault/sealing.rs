@@ -23,7 +23,9 @@ const KEY_BYTES: usize = 32;
 pub enum KeyError {
     #[error("cannot read or write the key file `{path}`")]
     File { path: PathBuf, source: io::Error },
-    #[error("`{path}` holds {found} bytes and not the {KEY_BYTES} of a key: put back the file that belongs to these data")]
+    #[error(
+        "`{path}` holds {found} bytes and not the {KEY_BYTES} of a key: put back the file that belongs to these data"
+    )]
     Length { path: PathBuf, found: usize },
     #[error("the system gave no random numbers for a key")]
     NoRandom,

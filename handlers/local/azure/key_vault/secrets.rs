@@ -44,7 +44,9 @@ pub(super) fn set(
     records::purge_due(connection, vault.now)?;
     let secret = match records::load(connection, &vault.name, name, vault.now)? {
         Some(secret) if secret.deleted.is_some() => {
-            let message = format!("The secret {name} is deleted and can be recovered: recover or purge it before its name is used again.");
+            let message = format!(
+                "The secret {name} is deleted and can be recovered: recover or purge it before its name is used again."
+            );
             let refusal = Refusal::new(StatusCode::CONFLICT, "Conflict", message);
             return Err(refusal.because("ObjectIsDeletedButRecoverable"));
         }
@@ -194,7 +196,8 @@ fn find(
     let secret = secret.filter(|secret| secret.deleted.is_none());
     let secret = secret.ok_or_else(|| Refusal::no_secret(name))?;
     let found = records::load_version(connection, &vault.name, &secret.key, version)?;
-    let version = found.ok_or_else(|| Refusal::no_secret(&format!("{name}/{}", version.unwrap_or_default())))?;
+    let version =
+        found.ok_or_else(|| Refusal::no_secret(&format!("{name}/{}", version.unwrap_or_default())))?;
     Ok((secret, version))
 }
 
@@ -234,7 +237,8 @@ impl Vault {
     fn described_deleted(&self, secret: &Secret, newest: &Version, exact: bool) -> Value {
         let mut described = self.described(secret, newest, exact);
         if let Some((deleted, purge)) = secret.deleted {
-            described["recoveryId"] = json!(format!("https://{}/deletedsecrets/{}", self.authority, secret.name));
+            described["recoveryId"] =
+                json!(format!("https://{}/deletedsecrets/{}", self.authority, secret.name));
             described["deletedDate"] = json!(deleted);
             described["scheduledPurgeDate"] = json!(purge);
         }
