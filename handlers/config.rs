@@ -29,6 +29,11 @@ pub const SETTINGS: &[Setting] = &[
         meaning: "Azure Resource Manager.",
         default: Some("https://management.azure.com"),
     },
+    Setting {
+        name: "VAULT_DOMAIN",
+        meaning: "What the hosts of Key Vaults lie under, without a port; tokens go to no other.",
+        default: Some("vault.azure.net"),
+    },
     Setting { name: "AZURE_SUBSCRIPTION_ID", meaning: "The subscription that environments are made in.", default: None },
     Setting { name: "AZURE_DIRECTORY_ID", meaning: "The directory (Entra tenant) of that subscription.", default: None },
     Setting {
@@ -80,6 +85,7 @@ pub struct Config {
     pub store: StoreSetting,
     pub service_bus_endpoint: String,
     pub resource_manager_endpoint: String,
+    pub vault_domain: String,
     pub subscription_id: String,
     pub directory_id: String,
     pub credential: CredentialKind,
@@ -166,6 +172,7 @@ impl Config {
             store: StoreSetting::Sqlite(path.into()),
             service_bus_endpoint: reader.endpoint("SERVICE_BUS_ENDPOINT"),
             resource_manager_endpoint: reader.endpoint("RESOURCE_MANAGER_ENDPOINT"),
+            vault_domain: reader.text("VAULT_DOMAIN"),
             subscription_id: reader.text("AZURE_SUBSCRIPTION_ID"),
             directory_id: reader.text("AZURE_DIRECTORY_ID"),
             credential: reader.choice(

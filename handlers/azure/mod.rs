@@ -8,6 +8,7 @@ pub mod container_apps;
 pub mod credential;
 pub mod direct;
 pub mod http_client;
+pub mod key_vault;
 pub mod probe;
 pub mod resource_manager;
 pub mod service_bus;

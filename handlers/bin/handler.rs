@@ -12,6 +12,7 @@ use runtime_platform::{
         credential,
         direct::Direct,
         http_client::{self, HttpSettings},
+        key_vault::KeyVault,
         probe::{HttpProbe, Reach},
         resource_manager::ResourceManager,
         service_bus::ServiceBusPublisher,
@@ -88,6 +89,7 @@ fn open(config: &Config) -> Result<Platform, Source> {
     let client = http_client::client(&http)?;
     let credential = credential::credential(config.credential, &client)?;
     let options = http_client::client_options(&client);
+    let vault = KeyVault::new(&config.vault_domain, options.clone(), credential.clone());
     let manager = ResourceManager::new(&config.resource_manager_endpoint, options, credential.clone())?;
     let reach = Reach { loopback: config.probe_loopback, private: config.probe_private };
     let namespace = url::Url::parse(&config.service_bus_endpoint)?;
@@ -97,6 +99,7 @@ fn open(config: &Config) -> Result<Platform, Source> {
         infrastructure: Arc::new(Direct::new(Arc::new(manager.clone()), clock.clone())),
         compute: Arc::new(ContainerApps::new(manager)),
         probe: Arc::new(HttpProbe::new(&http, reach, clock.clone())?),
+        vault: Arc::new(vault),
         clock,
         wire_format: config.wire_format,
         namespace: namespace.host_str().unwrap_or_default().into(),

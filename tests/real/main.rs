@@ -9,6 +9,7 @@ mod bad_input;
 mod client;
 mod dealt_deaths;
 mod full_disk;
+mod key_vault;
 mod kills;
 mod orders;
 mod python;
@@ -37,6 +38,7 @@ struct Suite {
 /// Every suite.
 const SUITES: &[Suite] = &[
     Suite { name: "resource_manager", needs: Some("python"), run: resource_manager::run },
+    Suite { name: "key_vault", needs: Some("python"), run: key_vault::run },
     Suite { name: "starting", needs: None, run: starting::run },
     Suite { name: "staged", needs: None, run: staged::run },
     Suite { name: "user_program", needs: None, run: user_program::run },

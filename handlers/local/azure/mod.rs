@@ -5,7 +5,7 @@
 //! are brought up again from the revisions that are stored.
 //!
 //! Absent on purpose: rights (any good token may do anything), quotas, deployments of templates,
-//! the data planes of the resources.
+//! the data planes of the resources other than Key Vault's.
 
 mod address;
 mod api;
@@ -13,9 +13,10 @@ mod container_apps;
 mod defaults;
 mod faults;
 mod guards;
+mod host_certificates;
 mod images;
 mod ingress;
-mod ingress_certificates;
+mod key_vault;
 mod operations;
 mod records;
 mod refusals;
@@ -34,8 +35,9 @@ use axum::Router;
 use tokio::{sync::mpsc, task::JoinHandle};
 
 pub use faults::{Fault, Kind as FaultKind, Matching as FaultMatching, When as FaultWhen};
+pub use host_certificates::hosts_server;
 pub use images::{Behaviour, CatalogueError, Command, ImageCatalogue, StandIn};
-pub use ingress_certificates::ingress_server;
+pub use key_vault::{KeyVaults, VaultsError};
 pub use refusals::ArmError;
 pub use replicas::{Happening, Sink};
 pub use routes::{Count, Counts};
@@ -165,7 +167,7 @@ impl Azure {
         api::router(self.shared.clone())
     }
 
-    /// The ingress. Its server needs a certificate for each host: see [`ingress_server`].
+    /// The ingress. Its server needs a certificate for each host: see [`hosts_server`].
     pub fn ingress(&self) -> Router {
         ingress::router(self.shared.routes.clone(), self.shared.fleet.clone())
     }
@@ -225,6 +227,13 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// The body of the vault of that name, in lower case, while there is one.
+    async fn vault(&self, name: &str) -> Result<Option<serde_json::Value>, ArmError> {
+        let name = name.to_owned();
+        let find = move |connection: &rusqlite::Connection| records::named(connection, types::VAULT, &name);
+        Ok(self.database.read(find).await?.map(|vault| vault.body))
     }
 
     async fn follow(&self, effect: Effect) -> Result<(), ArmError> {

@@ -163,6 +163,14 @@ pub(super) fn load(connection: &Connection, key: &str) -> Result<Option<Resource
     Ok(statement.query_row([key], resource).optional()?)
 }
 
+/// The resource of a type with that name, in lower case, that is there to be used.
+pub(super) fn named(connection: &Connection, kind: &str, name: &str) -> Result<Option<Resource>, ArmError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT * FROM resources WHERE kind = ?1 AND lower(name) = ?2 AND state <> 'Deleting' LIMIT 1",
+    )?;
+    Ok(statement.query_row([kind, name], resource).optional()?)
+}
+
 pub(super) fn save(connection: &Connection, resource: &Resource) -> Result<(), ArmError> {
     connection
         .prepare_cached(

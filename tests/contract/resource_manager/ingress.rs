@@ -9,7 +9,7 @@ use std::{
 
 use axum::{body::Body, http::Request};
 use runtime_platform::local::{
-    azure::{Count, FaultKind, Happening, ImageCatalogue, ingress_server},
+    azure::{Count, FaultKind, Happening, ImageCatalogue, hosts_server},
     certificates::Authority,
     https,
 };
@@ -304,7 +304,7 @@ async fn over_https_every_host_has_a_certificate_of_its_own() {
     let root = std::fs::read(authority.root_certificate()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let tls = ingress_server(authority, "apps.localhost").unwrap();
+    let tls = hosts_server(authority, "apps.localhost").unwrap();
     let server = tokio::spawn(https::serve(listener, Some(tls), bench.azure().ingress()));
     let (app, revision) = (bench.host("api").await, bench.host("api--one").await);
     let client = reqwest::Client::builder()

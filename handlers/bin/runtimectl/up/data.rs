@@ -49,6 +49,9 @@ pub struct ContextFile {
     pub resource_manager_endpoint: String,
     pub ingress_endpoint: String,
     pub identity_endpoint: String,
+    /// Under it are the vaults; empty in a context that an older version wrote.
+    #[serde(default)]
+    pub vault_endpoint: String,
     pub root_certificate: PathBuf,
     pub data_directory: PathBuf,
     pub log_file: PathBuf,

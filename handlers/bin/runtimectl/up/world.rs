@@ -8,7 +8,7 @@ use std::{
 
 use runtime_platform::{
     local::{
-        azure::{self, Azure, AzureOptions, Happening, ImageCatalogue},
+        azure::{self, Azure, AzureOptions, Happening, ImageCatalogue, KeyVaults},
         certificates::Authority,
         host::{FunctionKey, Host, HostEvent, HostOptions},
         https, identity,
@@ -41,6 +41,8 @@ const TENANT: &str = "connectsoft";
 const EVENTS_MAX: usize = 4096;
 /// The ports that are tried first, from this one on.
 const FIRST_PORT: u16 = 7071;
+/// What the hosts of vaults lie under.
+const VAULT_DOMAIN: &str = "vault.localhost";
 
 /// What to run, and where to keep it.
 pub struct WorldOptions {
@@ -99,6 +101,8 @@ impl World {
         // Whoever received a message in an earlier `up` is gone with it.
         let released = service_bus.release_all().await;
         released.map_err(|error| Failure::unusable("The Service Bus cannot use its file").because(&error))?;
+        let vaults = KeyVaults::open(&azure, &data.directory.join("key-vault.db")).await;
+        let vaults = vaults.map_err(|error| Failure::unusable("The vaults cannot be opened").because(&error))?;
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         let launch = Launch {
             app,
@@ -109,7 +113,7 @@ impl World {
             port: listeners.functions_port,
             events,
         };
-        let functions = listeners.serve(&mut servers, &authority, &tokens, &keys, service_bus, &azure)?;
+        let functions = listeners.serve(&mut servers, &authority, &tokens, &keys, service_bus, &azure, &vaults)?;
         data.write_private("context.json", &context)?;
         let host = launch.start(functions).await?;
         let succession = Succession::default();
@@ -248,6 +252,7 @@ struct Listeners {
     manager: (TcpListener, u16),
     ingress: (TcpListener, u16),
     identity: (TcpListener, u16),
+    vaults: (TcpListener, u16),
 }
 
 impl Listeners {
@@ -268,6 +273,7 @@ impl Listeners {
             manager: ports::listen(&wanted(2, before(|last| &last.resource_manager_endpoint))).await?,
             ingress: ports::listen(&wanted(3, before(|last| &last.ingress_endpoint))).await?,
             identity: ports::listen(&wanted(4, before(|last| &last.identity_endpoint))).await?,
+            vaults: ports::listen(&wanted(5, before(|last| &last.vault_endpoint))).await?,
         })
     }
 
@@ -285,6 +291,7 @@ impl Listeners {
             resource_manager_endpoint: format!("https://localhost:{}", self.manager.1),
             ingress_endpoint: format!("https://apps.localhost:{}", self.ingress.1),
             identity_endpoint: format!("http://127.0.0.1:{}/msi/token", self.identity.1),
+            vault_endpoint: format!("https://{VAULT_DOMAIN}:{}", self.vaults.1),
             root_certificate: authority.root_certificate().to_owned(),
             data_directory: data.directory.clone(),
             log_file: data.directory.join("log.jsonl"),
@@ -301,10 +308,13 @@ impl Listeners {
         keys: &Keys,
         service_bus: ServiceBus,
         azure: &Azure,
+        vaults: &KeyVaults,
     ) -> Result<TcpListener, Failure> {
         let no_certificate = |error| Failure::unusable("No certificate can be made").because(&error);
         let own = authority.server(&["localhost", "127.0.0.1"]).map_err(no_certificate)?;
-        let apps = azure::ingress_server(authority.clone(), "apps.localhost").map_err(no_certificate)?;
+        let apps = azure::hosts_server(authority.clone(), "apps.localhost").map_err(no_certificate)?;
+        let safe = azure::hosts_server(authority.clone(), VAULT_DOMAIN).map_err(no_certificate)?;
+        let vaults = vaults.router();
         let key = rest::SasKey { name: SAS_KEY_NAME.to_owned(), key: keys.service_bus_key.clone() };
         let bus = rest::router(service_bus, tokens.clone(), key);
         let (manager, ingress, identity) = (azure.router(), azure.ingress(), identity::router(tokens.clone()));
@@ -313,6 +323,7 @@ impl Listeners {
         servers.spawn(async move { match https::serve(self.manager.0, Some(own), manager).await {} });
         servers.spawn(async move { match https::serve(self.ingress.0, Some(apps), ingress).await {} });
         servers.spawn(async move { match https::serve(self.identity.0, None, identity).await {} });
+        servers.spawn(async move { match https::serve(self.vaults.0, Some(safe), vaults).await {} });
         Ok(self.functions)
     }
 }
@@ -363,6 +374,7 @@ fn azure(
     let log = log.clone();
     let options = AzureOptions {
         images,
+        vault_domain: format!("{VAULT_DOMAIN}:{}", listeners.vaults.1),
         sink: Arc::new(move |happening| tell(&log, &happening)),
         ..AzureOptions::new(
             data.directory.join("azure.db"),
@@ -397,6 +409,7 @@ fn settings(
         ("STORE", format!("sqlite:{}", data.directory.join("store.db").display())),
         ("SERVICE_BUS_ENDPOINT", context.service_bus_endpoint.clone()),
         ("RESOURCE_MANAGER_ENDPOINT", context.resource_manager_endpoint.clone()),
+        ("VAULT_DOMAIN", VAULT_DOMAIN.to_owned()),
         ("AZURE_SUBSCRIPTION_ID", SUBSCRIPTION.to_owned()),
         ("AZURE_DIRECTORY_ID", DIRECTORY.to_owned()),
         ("AZURE_CREDENTIAL", "managed".to_owned()),

@@ -1,5 +1,6 @@
-//! Certificates for the ingress. Its hosts come and go, `{app}.{environment}.{domain}`, and a wildcard
-//! covers one label only: so a certificate is made for each name when a client first asks for it.
+//! Certificates for hosts that come and go, as those of the ingress, `{app}.{environment}.{domain}`, and
+//! of the vaults. A wildcard covers one label only: so a certificate is made for each name when a
+//! client first asks for it.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -24,18 +25,18 @@ const CERTIFICATES_MAX: usize = 512;
 ///
 /// # Errors
 /// When no key can be made.
-pub fn ingress_server(
+pub fn hosts_server(
     authority: Arc<Authority>,
     domain: &str,
 ) -> Result<Arc<rustls::ServerConfig>, CertificateError> {
-    let resolver = IngressCertificates::new(authority, domain)?;
+    let resolver = HostCertificates::new(authority, domain)?;
     let mut config =
         rustls::ServerConfig::builder().with_no_client_auth().with_cert_resolver(Arc::new(resolver));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 
-struct IngressCertificates {
+struct HostCertificates {
     authority: Arc<Authority>,
     /// `.apps.localhost`
     ending: String,
@@ -50,13 +51,13 @@ struct Made {
     order: VecDeque<String>,
 }
 
-impl fmt::Debug for IngressCertificates {
+impl fmt::Debug for HostCertificates {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("IngressCertificates").field("ending", &self.ending).finish_non_exhaustive()
+        formatter.debug_struct("HostCertificates").field("ending", &self.ending).finish_non_exhaustive()
     }
 }
 
-impl IngressCertificates {
+impl HostCertificates {
     fn new(authority: Arc<Authority>, domain: &str) -> Result<Self, CertificateError> {
         let key = KeyPair::generate()?;
         let signing =
@@ -86,7 +87,7 @@ impl IngressCertificates {
     }
 }
 
-impl ResolvesServerCert for IngressCertificates {
+impl ResolvesServerCert for HostCertificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.for_name(hello.server_name()?)
     }
@@ -100,7 +101,7 @@ mod tests {
     fn names_under_the_domain_get_a_certificate_each_and_others_none() {
         let directory = tempfile::tempdir().unwrap();
         let authority = Arc::new(Authority::open(directory.path()).unwrap());
-        let certificates = IngressCertificates::new(authority, "apps.localhost").unwrap();
+        let certificates = HostCertificates::new(authority, "apps.localhost").unwrap();
         let first = certificates.for_name("a.e1.apps.localhost").unwrap();
         assert!(Arc::ptr_eq(&first, &certificates.for_name("A.e1.apps.localhost").unwrap()));
         assert_ne!(first.cert, certificates.for_name("b.e1.apps.localhost").unwrap().cert);
