@@ -25,5 +25,4 @@ pub mod platform;
 pub mod ports;
 pub mod server;
 pub mod services;
-pub mod sweeps;
 pub mod telemetry;

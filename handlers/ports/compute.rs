@@ -60,9 +60,6 @@ pub struct RevisionSpec {
     /// Environment variables that come from secrets.
     #[serde(default)]
     pub secrets: Vec<SecretEntry>,
-    /// The target's own scaling rules, compiled from a policy.
-    #[serde(default)]
-    pub scale_rules: Vec<Value>,
 }
 
 /// A version of a configuration as a workload holds it: an entry `cfg-v7` that nothing older refers to.

@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 
 use runtime_platform::{events::COMMANDS, functions};
+use serde_json::json;
 
 use crate::support::{
-    builders::{IMAGE, Order, bind, deploy, provision, rollback},
+    builders::{IMAGE, Order, bind, bind_secret, deploy, provision, publish_configuration, rollback},
     fakes::compute::Behaviour,
     test_platform::{RunResult, TestPlatform},
 };
@@ -43,6 +44,8 @@ pub fn all() -> Vec<Case> {
     let provisioned = provision("provision-0");
     let serving = [provisioned.clone(), deploy("deploy-0", "1.0")];
     let bound = [provisioned.clone(), bind("bind-0", "acme", "shared")];
+    let publish = |id: &str, level: &str| publish_configuration(id, json!({ "LOG_LEVEL": level }));
+    let published = [provisioned.clone(), deploy("deploy-0", "1.0"), publish("publish-0", "debug")];
     let two = [provisioned.clone(), deploy("deploy-0", "1.0"), deploy("deploy-1", "1.1")];
     vec![
         case("provision anew", &[], provision("x")),
@@ -56,6 +59,13 @@ pub fn all() -> Vec<Case> {
         case("bind a tenant again", &bound, bind("x", "acme", "shared")),
         case("deploy as a bound tenant", &bound, deploy("x", "1.0").of("acme")),
         case("bind a tenant to nothing", &[], bind("x", "acme", "shared")),
+        case("publish with nobody to apply it", std::slice::from_ref(&provisioned), publish("x", "debug")),
+        case("publish to what serves", &serving, publish("x", "debug")),
+        case("publish what is published", &published, publish("x", "debug")),
+        case("publish to nowhere", &[], publish("x", "debug")),
+        case("bind a secret with nobody to read it", std::slice::from_ref(&provisioned), bind_secret("x", "db-password")),
+        case("bind a secret of what serves", &serving, bind_secret("x", "db-password")),
+        case("bind a secret to nothing", &[], bind_secret("x", "db-password")),
         case("roll back", &two, rollback("x")),
         case("roll back with nothing before", &serving, rollback("x")),
     ]

@@ -212,7 +212,7 @@ async fn what_a_publisher_gets_wrong_is_refused_with_a_sentence() {
         10:15:47 > PublishConfiguration publish-3
         10:15:47 RuntimeCommandFailed publish-3 Rejected InvalidPayload: payload.settings.DB_PASSWORD: its name says that it is one, and a configuration holds no secrets. Put the value into Key Vault, send BindSecret, and name the binding in secretRefs; or rename the setting if it is none. <- publish-3
         10:15:47 > PublishConfiguration publish-4
-        10:15:47 RuntimeCommandFailed publish-4 Rejected InvalidPayload: payload.settings.LOG_LEVEL: it must be a string. Correct the field and send the command with a new eventId. <- publish-4
+        10:15:47 RuntimeCommandFailed publish-4 Rejected InvalidPayload: payload.settings.LOG_LEVEL: it must be a text. Correct the field and send the command with a new eventId. <- publish-4
         10:15:47 > PublishConfiguration publish-5
         10:15:47 RuntimeCommandFailed publish-5 Rejected InvalidPayload: payload.secretRefs.DB_PASSWORD: there is no secret binding `sb-00000000` in `env-cc58147b`; send BindSecret first. <- publish-5
         10:15:47 > PublishConfiguration publish-6

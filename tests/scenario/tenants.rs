@@ -1,24 +1,20 @@
 //! Several tenants in one environment: who may use it, how much of it, and that none meets another.
 
-use std::sync::Arc;
 
 use expect_test::expect;
 use runtime_platform::{
     functions::{self, Run},
     invocation::HttpRequest,
-    platform::Platform,
     ports::bus::Outgoing,
     services::{
         deployment_service::RuntimeDeployment, tenant_runtime_isolation_service::RuntimeTenantBinding,
     },
-    sweeps,
 };
 use serde_json::{Value, json};
 
 use crate::support::{
     builders::{MODULE, TENANT, bind, deploy, environment, provision, rollback},
     faulty::When,
-    memory_bus::MemoryBus,
     test_platform::TestPlatform,
 };
 
@@ -319,25 +315,6 @@ async fn bound_with_a_death(death: Option<(u64, When)>) -> Vec<String> {
     let mut bindings: Vec<_> = platform.states::<RuntimeTenantBinding>().iter().map(told).collect();
     bindings.sort();
     bindings
-}
-
-#[tokio::test]
-async fn what_a_bound_tenant_runs_is_looked_after_in_its_own_partition() {
-    let mut platform = provisioned("test", "shared").await;
-    platform.run(&bind("bind-1", TENANT, "shared")).await;
-    platform.run(&bind("bind-2", ACME, "shared")).await;
-    let bus = MemoryBus::new(platform.clock.clone());
-    let sweeping = Platform { bus: Arc::new(bus.clone()), ..platform.platform.clone() };
-    sweeps::start(&sweeping, sweeps::Kind::Health).await.unwrap();
-    let read = |sent: Outgoing| serde_json::from_slice::<sweeps::Sweep>(&sent.body).unwrap();
-    let swept: Vec<_> = bus
-        .sent()
-        .into_iter()
-        .map(read)
-        .map(|sweep| (sweep.tenant_id.to_string(), sweep.environment_id))
-        .collect();
-    let id = environment().to_string();
-    assert_eq!(swept, [(TENANT.to_owned(), id.clone()), (ACME.to_owned(), id)]);
 }
 
 #[tokio::test]

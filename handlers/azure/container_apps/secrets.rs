@@ -132,7 +132,6 @@ mod tests {
             max_replicas: 1,
             configuration: None,
             secrets,
-            scale_rules: Vec::new(),
         }
     }
 

@@ -39,7 +39,6 @@ fn spec(suffix: &str, image: &str) -> RevisionSpec {
         max_replicas: 3,
         configuration: None,
         secrets: Vec::new(),
-        scale_rules: Vec::new(),
     }
 }
 

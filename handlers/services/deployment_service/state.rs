@@ -279,7 +279,6 @@ impl RuntimeDeployment {
             max_replicas: self.workload.max_replicas.max(1),
             configuration: self.configuration.clone(),
             secrets: self.secrets.clone(),
-            scale_rules: Vec::new(),
         }
     }
 

@@ -63,11 +63,6 @@ impl State for RuntimeEnvironment {
     fn made_at(&self) -> Timestamp {
         self.created_at
     }
-
-    /// What takes deployments is swept; sweeps page through all that is due.
-    fn due(&self) -> Option<Timestamp> {
-        (self.status == ProvisioningStatus::Provisioned).then_some(self.created_at)
-    }
 }
 
 impl RuntimeEnvironment {

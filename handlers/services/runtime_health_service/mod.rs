@@ -1,4 +1,3 @@
 //! RuntimeHealthService: judges whether what runs is well.
 
 pub mod health_gate;
-pub mod health_sweep;

@@ -52,11 +52,6 @@ impl State for RuntimeTenantBinding {
     fn made_at(&self) -> Timestamp {
         self.bound_at
     }
-
-    /// What a bound tenant runs is swept in its own partition; the owner's is swept as an environment.
-    fn due(&self) -> Option<Timestamp> {
-        self.view.as_ref().map(|_| self.bound_at)
-    }
 }
 
 impl RuntimeTenantBinding {

@@ -30,7 +30,6 @@ fn spec(number: u32, image: &str) -> RevisionSpec {
         max_replicas: 3,
         configuration: None,
         secrets: Vec::new(),
-        scale_rules: Vec::new(),
     }
 }
 
