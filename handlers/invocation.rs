@@ -17,6 +17,8 @@ pub const TRIGGER: &str = "message";
 pub const REQUEST: &str = "req";
 /// The name of the HTTP response binding.
 pub const RESPONSE: &str = "res";
+/// The claim in which the host names a caller's function key.
+const KEY_NAME_CLAIM: &str = "http://schemas.microsoft.com/2017/07/functions/claims/keyid";
 
 /// What the host posts.
 #[derive(Debug, Default, Deserialize)]
@@ -58,13 +60,30 @@ pub struct HttpRequest {
     /// Route parameters.
     pub params: BTreeMap<String, String>,
     pub body: Option<String>,
+    /// The name of the function key that let it in.
+    pub key_name: Option<String>,
 }
 
-/// An HTTP answer.
+/// An HTTP answer. What is no success is a problem as RFC 9457 writes one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HttpAnswer {
     pub status: u16,
+    /// Where to look for what comes of it.
+    pub location: Option<String>,
     pub body: Value,
+}
+
+impl HttpAnswer {
+    pub fn new(status: u16, body: Value) -> Self {
+        Self { status, location: None, body }
+    }
+
+    /// A no: a code for programs, and a sentence for people.
+    pub fn problem(status: u16, code: &str, detail: &str) -> Self {
+        let title = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+        let title = title.unwrap_or("No success");
+        Self::new(status, json!({ "type": "about:blank", "title": title, "status": status, "detail": detail, "code": code }))
+    }
 }
 
 impl Invocation {
@@ -112,6 +131,7 @@ impl Invocation {
             query: texts("Query"),
             params: texts("Params"),
             body: request.get("Body").and_then(Value::as_str).map(str::to_owned),
+            key_name: key_name(request),
         })
     }
 
@@ -123,6 +143,14 @@ impl Invocation {
     fn metadata_text(&self, name: &str) -> Option<String> {
         self.metadata_value(name).and_then(|value| text(&value))
     }
+}
+
+/// What the host says of the function key that a caller sent.
+fn key_name(request: &Value) -> Option<String> {
+    let identities = request.get("Identities").and_then(Value::as_array)?;
+    let claims = identities.iter().filter_map(|identity| identity.get("Claims")?.as_array()).flatten();
+    let mut names = claims.filter(|claim| claim.get("Type").and_then(Value::as_str) == Some(KEY_NAME_CLAIM));
+    names.next()?.get("Value")?.as_str().map(str::to_owned)
 }
 
 /// A scalar as text; the first of a list, as request headers are.
@@ -153,12 +181,17 @@ pub fn done() -> Value {
 }
 
 /// The answer to an HTTP request. The body is a text with its own content type: the host writes an
-/// object without one.
+/// object without one. That type is the caller's alone; the reply around it is always JSON.
 pub fn answer(answer: &HttpAnswer) -> Value {
+    let content_type = if answer.status < 400 { "application/json; charset=utf-8" } else { "application/problem+json" };
+    let mut headers = json!({ "Content-Type": content_type });
+    if let Some(location) = &answer.location {
+        headers["Location"] = json!(location);
+    }
     json!({
         "Outputs": { RESPONSE: {
             "statusCode": answer.status,
-            "headers": { "Content-Type": "application/json; charset=utf-8" },
+            "headers": headers,
             "body": answer.body.to_string(),
         } },
         "Logs": [],
@@ -218,8 +251,31 @@ mod tests {
                 headers: one("x-cs-tenant-id", "acme"),
                 query: one("after", "7"),
                 params: one("id", "env-1"),
-                body: None
+                body: None,
+                key_name: None,
             }
         );
+    }
+
+    #[test]
+    fn a_caller_is_known_by_the_name_of_the_key() {
+        let invocation = Invocation::read(include_bytes!("../tests/golden/invocations/http_post.json")).unwrap();
+        assert_eq!(invocation.request().unwrap().key_name.as_deref(), Some("local"));
+    }
+
+    #[test]
+    fn a_no_is_a_problem_and_its_reply_is_plain_json() {
+        let reply = answer(&HttpAnswer::problem(404, "PlanNotFound", "There is no plan `plan-1`."));
+        assert_eq!(
+            reply["Outputs"]["res"],
+            json!({
+                "statusCode": 404,
+                "headers": { "Content-Type": "application/problem+json" },
+                "body": r#"{"type":"about:blank","title":"Not Found","status":404,"detail":"There is no plan `plan-1`.","code":"PlanNotFound"}"#,
+            })
+        );
+        let location = Some("/api/v1/runtime/commands/evt-1".to_owned());
+        let reply = answer(&HttpAnswer { location, ..HttpAnswer::new(202, json!({})) });
+        assert_eq!(reply["Outputs"]["res"]["headers"]["Location"], "/api/v1/runtime/commands/evt-1");
     }
 }

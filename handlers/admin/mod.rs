@@ -9,4 +9,6 @@ pub mod health;
 pub mod http;
 pub mod operations;
 pub mod plans;
+pub mod quarantine;
 pub mod resume_operations;
+pub mod writes;

@@ -8,6 +8,7 @@
 
 pub mod deploy;
 mod ending;
+pub mod operators;
 pub mod refresh;
 pub mod rollback_deployment;
 mod rolling_back;

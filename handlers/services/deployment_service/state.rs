@@ -357,6 +357,9 @@ pub struct Quarantined {
     pub deployment_id: DeploymentId,
     pub at: Timestamp,
     pub reason: String,
+    /// Who kept it out, in words.
+    #[serde(default)]
+    pub by: Option<String>,
 }
 
 impl State for Slot {
@@ -393,6 +396,10 @@ impl Slot {
             deployment_id: deployment.deployment_id.clone(),
             at: now,
             reason: reason.to_owned(),
+            by: Some(match &deployment.cancel {
+                Some(Cancel { reason: RolledBackReason::Operator, by, .. }) => format!("RollbackDeployment `{by}`"),
+                Some(_) | None => "its health gate".to_owned(),
+            }),
         });
         let excess = self.quarantine.len().saturating_sub(QUARANTINE_MAX);
         self.quarantine.drain(..excess);
