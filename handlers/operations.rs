@@ -37,11 +37,13 @@ const LEASE: SignedDuration = SignedDuration::from_secs(8);
 /// How long cleaning up may take once the deadline has passed.
 const COMPENSATION: SignedDuration = SignedDuration::from_mins(30);
 /// Attempts of one step that may end in death or error.
-const ATTEMPTS_MAX: u32 = 5;
+pub const ATTEMPTS_MAX: u32 = 5;
 /// Times that a step is taken anew because somebody else wrote first.
 const CONFLICTS_MAX: u32 = 5;
 /// How late a tick may be before the safety net sends it again.
 const TICK_GRACE: SignedDuration = SignedDuration::from_secs(30);
+/// How long the way back may take that begins where the deadline has passed.
+const AFTER_DEADLINE: SignedDuration = SignedDuration::from_mins(30);
 /// Notes that an operation keeps; the oldest go.
 const NOTES_MAX: usize = 100;
 /// How long an ended operation is kept.
@@ -292,6 +294,7 @@ pub async fn run(platform: &Platform, tick: &Tick) -> Result<(), Fault> {
     let Some((mut loaded, mut operation)) = claim(platform, &partition, tick).await? else { return Ok(()) };
     let mut conflicts = 0;
     loop {
+        let late = platform.clock.now() > operation.deadline;
         let step = match take_step(platform, &operation).await {
             Ok(step) => step,
             Err(Fault::Conflict { .. }) => {
@@ -306,7 +309,7 @@ pub async fn run(platform: &Platform, tick: &Tick) -> Result<(), Fault> {
         };
         // Concluded on a copy: where the commit fails, what was held is still what is held.
         let mut concluded = operation.clone();
-        let (commit, goes_on) = conclude(platform, &loaded, &mut concluded, step, began)?;
+        let (commit, goes_on) = conclude(platform, &loaded, &mut concluded, step, (began, late))?;
         match platform.ledger.commit(commit).await {
             Ok(committed) => {
                 operation = concluded;
@@ -441,7 +444,7 @@ fn conclude(
     loaded: &Loaded<Operation>,
     operation: &mut Operation,
     step: Step,
-    began: Timestamp,
+    (began, late): (Timestamp, bool),
 ) -> Result<(Commit, bool), Fault> {
     let Step { mut commit, label, notes, then, outcome } = step;
     let now = platform.clock.now();
@@ -455,6 +458,11 @@ fn conclude(
     if now > operation.deadline {
         // What is left to do after the deadline is to clean up.
         operation.deadline = now + COMPENSATION;
+    }
+    if late {
+        // What gave up at its deadline needs time to go back: otherwise its next step gave up too, and
+        // left the traffic where it was.
+        operation.deadline = now + AFTER_DEADLINE;
     }
     let mut goes_on = false;
     match then {

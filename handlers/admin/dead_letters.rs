@@ -16,11 +16,11 @@ use crate::{
     events::{COMMANDS, CommandOutcome, Event, ReasonCode, RuntimeCommandFailed},
     ids,
     invocation::QueueMessage,
-    ledger::{self, Commit, InboxEntry, NewEvent, State, inbox_id},
+    ledger::{self, Commit, InboxEntry, NewEvent, State},
     outbox_relay,
     outcome::Fault,
     platform::Platform,
-    ports::store::Partition,
+    ports::store::{Filter, PAGE_ITEMS_MAX, Page, Partition},
 };
 
 /// How long a dead letter is kept.
@@ -70,7 +70,7 @@ pub async fn file(platform: &Platform, delivered: &QueueMessage) -> Result<(), F
     let text = |names: [&str; 2]| names.iter().find_map(|name| delivered.properties.get(*name)?.as_str().map(str::to_owned));
     let understood = delivery::understand(platform, "DeadLetters", &original).ok();
     let now = platform.clock.now();
-    let own = delivered.message_id.clone().unwrap_or_default();
+    let own = delivery::own_id(delivered);
     let letter = DeadLetter {
         dead_letter_id: format!("dl-{}", ids::derive(&["dead-letter", &own]).simple()),
         reason: text([property::REASON, "DeadLetterReason"]).unwrap_or_else(|| "Unknown".to_owned()),
@@ -90,7 +90,8 @@ pub async fn file(platform: &Platform, delivered: &QueueMessage) -> Result<(), F
     commit.overwrite(&letter.dead_letter_id, &letter)?;
     platform.ledger.commit(commit).await?;
     match understood {
-        Some(message) if COMMANDS.contains(&message.envelope.event_type.as_str()) => answer(platform, &message, &letter).await,
+        // What its own function could not read may have lost, on the way here, what contradicted it.
+        Some(message) if letter.reason != "Unreadable" && COMMANDS.contains(&message.envelope.event_type.as_str()) => answer(platform, &message, &letter).await,
         Some(_) | None => Ok(()),
     }
 }
@@ -112,8 +113,12 @@ async fn answer(platform: &Platform, message: &Message, letter: &DeadLetter) -> 
     let environment = delivery::named_environment(&envelope.payload);
     let partition = Partition::environment(&envelope.tenant_id, &environment);
     let handler = letter.function.as_deref().unwrap_or(&envelope.event_type);
-    let decided = inbox_id(handler, envelope.event_id.as_str());
-    if platform.ledger.raw(&partition, &decided).await?.is_some() {
+    // Looked for in all environments of the tenant: not every command names the one that it was decided
+    // in, such as ProvisionEnvironment.
+    let equal = vec![("eventId".to_owned(), envelope.event_id.to_string())];
+    let filter = Filter { equal, ..Filter::default() };
+    let entries = platform.ledger.list::<InboxEntry>(&envelope.tenant_id, &filter, &Page::first(PAGE_ITEMS_MAX)).await?;
+    if entries.items.iter().any(|(_, entry)| entry.function == handler) {
         return Ok(());
     }
     let expired = letter.reason == "TTLExpiredException";

@@ -13,14 +13,14 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tracing::{debug, info, warn};
 
-pub use sent_on::{copy, dead_letter, property};
+pub use sent_on::{copy, dead_letter, own_id, property};
 
 use crate::{
     envelope::Envelope,
     events::{CommandOutcome, CompletionOutcome, Event, ReasonCode, RuntimeCommandCompleted, RuntimeCommandFailed},
     ids::{self, Cause, TenantId},
     invocation::QueueMessage,
-    ledger::{Commit, Committed, InboxEntry, Lineage, NewEvent, inbox_id},
+    ledger::{Commit, Committed, InboxEntry, Lineage, NewEvent, inbox_id, outbox_id},
     masstransit::{self, Delivered},
     outbox_relay,
     outcome::Fault,
@@ -36,6 +36,8 @@ const COMMAND_LIFE: SignedDuration = SignedDuration::from_hours(6);
 const HOLDS_MAX: u32 = 30;
 /// Times that a decision is taken anew in process because somebody else wrote first.
 const CONFLICTS_MAX: u32 = 10;
+/// Answers that one command's id may have in one environment: two functions may get the same.
+const ANSWERS_MAX: u64 = 16;
 /// The queue for what cannot be handled.
 pub const DEAD_LETTERS: &str = "dead-letters";
 /// The queue for copies of a subscription's messages.
@@ -215,11 +217,15 @@ async fn conclude(
 ) -> Result<Committed, Fault> {
     let partition = Partition::environment(&message.envelope.tenant_id, environment);
     let command_id = message.envelope.event_id.to_string();
+    let sequence = match &decision {
+        Decision::Accepted { .. } => 1,
+        Decision::Refused(_) | Decision::NoChange { .. } => free_answer(platform, &partition, &command_id).await?,
+    };
     let answer = |event: Event| NewEvent {
         id: message.cause(environment).event(event.event_type(), 0),
         event,
         aggregate: command_id.clone(),
-        sequence: 1,
+        sequence,
         caused_by: command_id.clone(),
     };
     let (mut commit, entry) = match decision {
@@ -258,6 +264,20 @@ async fn conclude(
     };
     commit.remember(&entry)?;
     platform.ledger.commit(commit).await
+}
+
+/// The number of the next answer to a command: another function may have answered the same id.
+async fn free_answer(platform: &Platform, partition: &Partition, command_id: &str) -> Result<u64, Fault> {
+    for sequence in 1..=ANSWERS_MAX {
+        if platform.ledger.raw(partition, &outbox_id(command_id, sequence)).await?.is_none() {
+            return Ok(sequence);
+        }
+    }
+    Err(Fault::Rejected {
+        doing: format!("answering `{command_id}`"),
+        code: "Conflict".to_owned(),
+        detail: format!("this id was answered {ANSWERS_MAX} times already; give each command an id of its own"),
+    })
 }
 
 /// The event that tells a command's sender of a no.
@@ -329,8 +349,23 @@ pub fn read_payload<C: Command>(payload: &Value) -> Result<C, String> {
 /// What a reader says of a field, without what the field holds: it may be something to keep.
 pub fn without_values(problem: &str) -> String {
     match problem.split_once(", expected ") {
-        Some((_, expected)) => format!("it must be {expected}"),
+        Some((_, expected)) => format!("it must be {}", in_words(expected)),
         None => problem.to_owned(),
+    }
+}
+
+/// A reader's word for a type, as a person says it.
+fn in_words(expected: &str) -> &str {
+    match expected {
+        "a string" | "a borrowed string" | "a borrowed str" => "a text",
+        "a sequence" => "a list",
+        "a map" => "an object",
+        "a boolean" => "true or false",
+        "f32" | "f64" => "a number",
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number that is not negative",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        other if other.starts_with("struct ") => "an object",
+        other => other,
     }
 }
 
@@ -412,7 +447,7 @@ mod tests {
     fn what_a_field_holds_is_not_told() {
         assert_eq!(
             without_values("invalid type: string \"hunter2\", expected u16"),
-            "it must be u16"
+            "it must be a whole number that is not negative"
         );
         assert_eq!(without_values("missing field `name`"), "missing field `name`");
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use jiff::SignedDuration;
 use serde_json::{Map, Value};
 use tracing::error;
@@ -100,8 +101,17 @@ fn copy_delay_seconds(made: u32, message_id: &str) -> u64 {
     delay - jitter
 }
 
+/// What a message is known by: its id, or what is in it where the host told none. Two messages without
+/// an id must not be taken for one.
+pub fn own_id(delivered: &QueueMessage) -> String {
+    match &delivered.message_id {
+        Some(id) => id.clone(),
+        None => ids::derive(&["body", &BASE64_STANDARD.encode(&delivered.body)]).to_string(),
+    }
+}
+
 fn copy_id(function: &str, delivered: &QueueMessage, counts: &[u32], counter: &str) -> String {
-    let own = delivered.message_id.clone().unwrap_or_default();
+    let own = own_id(delivered);
     let counts = counts.iter().map(u32::to_string).collect::<Vec<_>>().join(".");
     ids::derive(&["copy", function, &own, counter, &counts]).to_string()
 }
@@ -138,7 +148,7 @@ pub async fn dead_letter(
     if let Some(content_type) = &delivered.content_type {
         properties.insert(property::ORIGINAL_CONTENT_TYPE.to_owned(), content_type.clone());
     }
-    let own = delivered.message_id.clone().unwrap_or_default();
+    let own = own_id(delivered);
     platform
         .bus
         .send(&Outgoing {
@@ -215,6 +225,21 @@ mod tests {
             assert!(kept.chars().map(header_bytes).sum::<usize>() <= PROPERTY_BYTES_MAX);
         }
         assert_eq!(shorten("short"), "short");
+    }
+
+    #[test]
+    fn two_messages_without_an_id_are_two() {
+        let message = |id: Option<&str>, body: &str| QueueMessage {
+            body: body.into(),
+            message_id: id.map(str::to_owned),
+            content_type: None,
+            delivery_count: 1,
+            enqueued_at: None,
+            properties: Map::new(),
+        };
+        assert_eq!(own_id(&message(Some("m-1"), "a")), "m-1");
+        assert_ne!(own_id(&message(None, "a")), own_id(&message(None, "b")));
+        assert_eq!(own_id(&message(None, "a")), own_id(&message(None, "a")));
     }
 
     #[test]

@@ -28,7 +28,8 @@ fn router(platform: &Platform) -> Router {
 }
 
 async fn post(router: Router, function: &str, body: Body) -> (StatusCode, String) {
-    let request = Request::post(format!("/{function}")).header("x-azure-functions-invocationid", "inv-1").body(body);
+    let request =
+        Request::post(format!("/{function}")).header("x-azure-functions-invocationid", "inv-1").body(body);
     let answer = router.oneshot(request.unwrap()).await.unwrap();
     assert_eq!(answer.headers()["content-type"], "application/json");
     let status = answer.status();
@@ -113,7 +114,8 @@ async fn an_invocation_without_its_binding_is_told_so() {
     let reply = expect![[
         r#"500 {"error":"Data.message is not base64: the binding needs \"dataType\": \"binary\" in function.json"}"#
     ]];
-    replies(&TestPlatform::new(), "Deploy", json!({ "Data": { "message": "{}" }, "Metadata": {} }), reply).await;
+    replies(&TestPlatform::new(), "Deploy", json!({ "Data": { "message": "{}" }, "Metadata": {} }), reply)
+        .await;
 }
 
 /// A hundred megabytes, a megabyte at a time.
@@ -149,8 +151,10 @@ async fn a_panic_fails_its_invocation_and_nobody_elses() {
     let router = router(&broken);
     let body = Body::from(invocation(&deploy("deploy-1", "1.4.1")).to_string());
     let (status, reply) = post(router.clone(), "Deploy", body).await;
-    expect![[r#"500 {"error":"The function stopped in a state that should be impossible; the log has the place."}"#]]
-        .assert_eq(&format!("{} {reply}", status.as_u16()));
+    expect![[
+        r#"500 {"error":"The function stopped in a state that should be impossible; the log has the place."}"#
+    ]]
+    .assert_eq(&format!("{} {reply}", status.as_u16()));
     let request = Request::get("/").body(Body::empty()).unwrap();
     assert_eq!(router.oneshot(request).await.unwrap().status(), StatusCode::OK);
 }

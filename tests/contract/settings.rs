@@ -39,7 +39,10 @@ fn a_default_that_is_written_down_is_the_default() {
     // What the file leaves to `config.rs` and what it repeats must not drift apart by accident: the
     // credential, the wire format and the log level are the same in both places.
     let local = local();
-    for setting in SETTINGS.iter().filter(|setting| ["AZURE_CREDENTIAL", "WIRE_FORMAT", "LOG_LEVEL"].contains(&setting.name)) {
+    for setting in SETTINGS
+        .iter()
+        .filter(|setting| ["AZURE_CREDENTIAL", "WIRE_FORMAT", "LOG_LEVEL"].contains(&setting.name))
+    {
         assert_eq!(local.get(setting.name).map(String::as_str), setting.default, "{}", setting.name);
     }
 }

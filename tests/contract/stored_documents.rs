@@ -35,7 +35,8 @@ async fn todays() -> Vec<Document> {
     let mut platform = TestPlatform::new();
     platform.run(&provision("provision-1")).await;
     platform.run(&deploy("deploy-1", "1.4.1")).await;
-    let malformed = crate::support::builders::Order { body: Some(b"{".to_vec()), ..deploy("deploy-2", "1.4.2") };
+    let malformed =
+        crate::support::builders::Order { body: Some(b"{".to_vec()), ..deploy("deploy-2", "1.4.2") };
     platform.run(&malformed).await;
     // A process that dies right after a commit leaves messages in the outbox.
     platform.trouble.die_at_commit(platform.trouble.commits() + 1, When::After);
@@ -51,13 +52,22 @@ async fn survives<S: State>() {
     for old in 1..=v {
         let path = file(kind, old);
         if !path.exists() && env::var_os("UPDATE_EXPECT").is_some() && old == v {
-            let document = todays().await.into_iter().find(|document| document.kind == kind).expect("every kind is written");
+            let document = todays()
+                .await
+                .into_iter()
+                .find(|document| document.kind == kind)
+                .expect("every kind is written");
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            let text = serde_json::to_string_pretty(&json!({ "id": document.id, "v": document.v, "body": document.body }));
+            let text = serde_json::to_string_pretty(
+                &json!({ "id": document.id, "v": document.v, "body": document.body }),
+            );
             fs::write(&path, text.unwrap() + "\n").unwrap();
         }
         let Ok(text) = fs::read_to_string(&path) else {
-            panic!("{} is missing; UPDATE_EXPECT=1 cargo test writes it for a new kind or form", path.display());
+            panic!(
+                "{} is missing; UPDATE_EXPECT=1 cargo test writes it for a new kind or form",
+                path.display()
+            );
         };
         let golden: Value = serde_json::from_str(&text).unwrap();
         rewrites::<S>(&golden, old).await;
@@ -89,7 +99,12 @@ async fn rewrites<S: State>(golden: &Value, v: u32) {
     ledger.commit(commit).await.unwrap();
     let written = store.read(&Key { partition, id: id.into() }).await.unwrap().unwrap().document;
     assert_eq!(written.v, S::V);
-    assert_eq!(written.body["ofANewerVersion"], json!({ "kept": true }), "{} forgets what it does not know", S::KIND);
+    assert_eq!(
+        written.body["ofANewerVersion"],
+        json!({ "kept": true }),
+        "{} forgets what it does not know",
+        S::KIND
+    );
     if v == S::V {
         for (name, value) in body.as_object().unwrap() {
             assert_eq!(written.body[name], *value, "{}.{name} is not written as it was read", S::KIND);

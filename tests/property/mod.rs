@@ -1,3 +1,7 @@
 //! What holds for every input, looked for with many.
 
+mod cases;
+mod crash_points;
+mod interleavings;
+mod redelivery;
 mod store_model;

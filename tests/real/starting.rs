@@ -92,7 +92,7 @@ async fn taken_ports_are_replaced() {
 async fn killed_it_leaves_nothing_running() {
     for rest in [Duration::ZERO, Duration::from_millis(30), Duration::from_millis(300), Duration::from_secs(2)] {
         let place = Place::new();
-        let up = place.up(&[]);
+        let mut up = place.up(&[]);
         tokio::time::sleep(rest).await;
         up.kill();
         place.is_empty_within(GONE).await;
@@ -100,11 +100,10 @@ async fn killed_it_leaves_nothing_running() {
     let place = Place::new();
     let mut up = place.up(&[]);
     up.ready().await;
-    let handler = place.handler_other_than(None).await;
+    place.handler_other_than(None).await;
     let began = Instant::now();
     up.kill();
     place.is_empty_within(GONE).await;
-    assert!(!crate::up::is_alive(handler));
     println!("  killed, it leaves nothing running after {:.2} s", began.elapsed().as_secs_f64());
 }
 

@@ -211,7 +211,7 @@ impl Up<'_> {
     }
 
     /// `kill -9`, and nothing else: what it started is for others to end.
-    pub fn kill(mut self) {
+    pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -250,7 +250,12 @@ pub fn kill(pid: i32, signal: Signal) {
     }
 }
 
-pub fn is_alive(pid: i32) -> bool {
+/// Whether a process runs; one that has ended and that nobody has asked about yet does not.
+fn is_alive(pid: i32) -> bool {
+    let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    if state.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z')) {
+        return false;
+    }
     Pid::from_raw(pid).is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
 }
 

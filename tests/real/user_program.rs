@@ -2,7 +2,6 @@
 //! server, stands for it.
 
 use std::{
-    fs,
     io::{Read, Write},
     net::TcpListener,
     process::ExitCode,
@@ -14,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     client::Client,
     orders::{self, deploy},
-    up::{Place, is_alive},
+    up::Place,
 };
 
 /// What makes this program the user's.
@@ -81,12 +80,12 @@ pub fn run() -> Result<(), String> {
         assert_eq!(gone["outcome"]["eventType"], "RuntimeDeploymentCompleted", "{gone}");
         assert_eq!(ask(&client, &url).await, (200, "version 2".to_owned()));
 
-        // What it printed is in the log; so its process is known.
-        let programs = programs(&place);
-        assert!(programs.iter().any(|pid| is_alive(*pid)), "{programs:?}");
+        let running = place.processes();
+        assert!(running.iter().any(|(_, line)| line.contains(ARGUMENT)), "{running:?}");
+        // What it printed is in the log.
+        assert_eq!(place.log_lines("the user's program, version 2").len(), 1);
         up.kill();
         place.is_empty_within(GONE).await;
-        assert!(!programs.iter().any(|pid| is_alive(*pid)), "{programs:?}");
 
         // It serves again when the platform does, with no command.
         let mut up = place.up(&["--images", catalogue.to_str().unwrap()]);
@@ -123,10 +122,4 @@ async fn serving(client: &Client) -> String {
 async fn ask(client: &Client, url: &str) -> (u16, String) {
     let answer = client.http.get(url).send().await.unwrap();
     (answer.status().as_u16(), answer.text().await.unwrap())
-}
-
-fn programs(place: &Place) -> Vec<i32> {
-    let text = fs::read_to_string(place.data().join("log.jsonl")).unwrap();
-    let told = text.lines().filter_map(|line| line.split_once("is process ")?.1.split('"').next()?.parse().ok());
-    told.collect()
 }

@@ -63,7 +63,8 @@ impl Held {
         QueueMessage {
             body: self.message.body.clone(),
             message_id: Some(self.message.message_id.clone()),
-            content_type: Some(self.message.content_type.clone()).filter(|content_type| !content_type.is_empty()),
+            content_type: Some(self.message.content_type.clone())
+                .filter(|content_type| !content_type.is_empty()),
             delivery_count: self.deliveries + 1,
             enqueued_at: Some(self.enqueued_at),
             properties: self.message.properties.iter().map(text).collect::<Map<_, _>>(),
@@ -129,7 +130,11 @@ impl Broker {
     /// What waits, for a sentence about it.
     pub fn waiting(&self) -> Vec<String> {
         let state = self.state();
-        state.waiting.iter().map(|held| format!("{} on `{}`", held.message.message_id, held.message.entity)).collect()
+        state
+            .waiting
+            .iter()
+            .map(|held| format!("{} on `{}`", held.message.message_id, held.message.entity))
+            .collect()
     }
 
     /// Accepts a message.

@@ -2,11 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use runtime_platform::{
-    events::queue_name,
-    ids::EnvironmentId,
-    ports::bus::Outgoing,
-};
+use runtime_platform::{events::queue_name, ids::EnvironmentId, ports::bus::Outgoing};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -44,7 +40,8 @@ impl Order {
             project: Some(PROJECT.into()),
             payload,
             properties: BTreeMap::new(),
-            message_id: Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{event_type} {event_id}").as_bytes()).to_string(),
+            message_id: Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{event_type} {event_id}").as_bytes())
+                .to_string(),
             expiration_time: None,
             body: None,
         }
@@ -91,7 +88,8 @@ impl Order {
                 "expirationTime": until,
             })
         });
-        let content_type = if wrapped.is_some() { "application/vnd.masstransit+json" } else { "application/json" };
+        let content_type =
+            if wrapped.is_some() { "application/vnd.masstransit+json" } else { "application/json" };
         let body = wrapped.unwrap_or_else(|| self.envelope()).to_string().into_bytes();
         Outgoing {
             entity: self.queue.clone(),
@@ -157,6 +155,7 @@ pub fn rollback(event_id: &str) -> Order {
 
 /// Rolls one deployment back.
 pub fn rollback_of(event_id: &str, deployment_id: &str) -> Order {
-    let payload = json!({ "environmentId": environment(), "deploymentId": deployment_id, "reason": "too slow" });
+    let payload =
+        json!({ "environmentId": environment(), "deploymentId": deployment_id, "reason": "too slow" });
     Order::new(event_id, "RollbackDeployment", payload)
 }

@@ -12,10 +12,11 @@ use jiff::Timestamp;
 use runtime_platform::ports::{
     clock::Clock,
     store::{
-        COMMIT_BYTES_MAX, COMMIT_WRITES_MAX, Document, Etag, Filter, Key, Listing, PAGE_ITEMS_MAX, Page, Partition,
-        Store, StoreFault, Stored, Write,
+        COMMIT_BYTES_MAX, COMMIT_WRITES_MAX, Document, Etag, Filter, Key, Listing, PAGE_ITEMS_MAX, Page,
+        Partition, Store, StoreFault, Stored, Write,
     },
 };
+use tokio::task::yield_now;
 
 use super::fixed_clock::FixedClock;
 
@@ -26,7 +27,7 @@ pub struct MemoryStore {
     state: Arc<Mutex<State>>,
 }
 
-type Documents = BTreeMap<(Partition, String), Kept>;
+type Documents = BTreeMap<(Partition, String), Arc<Kept>>;
 
 #[derive(Default)]
 struct State {
@@ -35,7 +36,6 @@ struct State {
     writes: u64,
 }
 
-#[derive(Clone)]
 struct Kept {
     document: Document,
     etag: Etag,
@@ -62,17 +62,30 @@ impl MemoryStore {
         living.map(|((partition, _), kept)| stored(partition, kept)).collect()
     }
 
+    /// When the first document of these kinds is due.
+    pub fn due_first(&self, kinds: &[&str]) -> Option<Timestamp> {
+        let state = self.state();
+        let of_kind = state.documents.values().filter(|kept| kinds.contains(&kept.document.kind.as_str()));
+        of_kind.filter_map(|kept| kept.document.due).min()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
 
     /// A page of what `chosen` picks, in the order of the keys that it gives.
-    fn page(&self, newest_first: bool, page: &Page, chosen: impl Fn(&Stored) -> Option<String>) -> Result<Listing, StoreFault> {
+    fn page(
+        &self,
+        newest_first: bool,
+        page: &Page,
+        chosen: impl Fn(&Stored) -> Option<String>,
+    ) -> Result<Listing, StoreFault> {
         if page.after.as_ref().is_some_and(|after| !after.starts_with(MARK)) {
             let source = "the mark of where the last page ended is not one of this store's".into();
             return Err(StoreFault::Corrupt { doing: "listing".into(), source });
         }
-        let mut found: Vec<_> = self.dump().into_iter().filter_map(|stored| Some((chosen(&stored)?, stored))).collect();
+        let mut found: Vec<_> =
+            self.dump().into_iter().filter_map(|stored| Some((chosen(&stored)?, stored))).collect();
         found.sort_by(|(a, _), (b, _)| if newest_first { b.cmp(a) } else { a.cmp(b) });
         let behind = |key: &String| match page.after.as_ref().and_then(|after| after.strip_prefix(MARK)) {
             None => true,
@@ -107,7 +120,9 @@ fn made(stored: &Stored) -> String {
 }
 
 fn passes(filter: &Filter, document: &Document) -> bool {
-    let equal = |(name, value): &(String, String)| document.body.get(name).and_then(|member| member.as_str()) == Some(value);
+    let equal = |(name, value): &(String, String)| {
+        document.body.get(name).and_then(|member| member.as_str()) == Some(value)
+    };
     filter.equal.iter().all(equal) && filter.since.is_none_or(|since| document.at >= since)
 }
 
@@ -128,7 +143,13 @@ fn limits(writes: &[Write]) -> Result<(), StoreFault> {
 }
 
 /// Applies one write to documents that are thrown away where a later write conflicts.
-fn apply(documents: &mut Documents, partition: &Partition, write: Write, now: Timestamp, etag: Etag) -> Result<Etag, StoreFault> {
+fn apply(
+    documents: &mut Documents,
+    partition: &Partition,
+    write: Write,
+    now: Timestamp,
+    etag: Etag,
+) -> Result<Etag, StoreFault> {
     let place = (partition.clone(), write.id().to_owned());
     let there = documents.get(&place).filter(|kept| kept.lives(now)).map(|kept| kept.etag.clone());
     let conflicts = match &write {
@@ -142,7 +163,7 @@ fn apply(documents: &mut Documents, partition: &Partition, write: Write, now: Ti
     }
     match write {
         Write::Create(document) | Write::Replace(document, _) | Write::Upsert(document) => {
-            documents.insert(place, Kept { document, etag: etag.clone(), written_at: now });
+            documents.insert(place, Arc::new(Kept { document, etag: etag.clone(), written_at: now }));
             Ok(etag)
         }
         Write::Delete(..) => {
@@ -155,6 +176,8 @@ fn apply(documents: &mut Documents, partition: &Partition, write: Write, now: Ti
 #[async_trait]
 impl Store for MemoryStore {
     async fn read(&self, key: &Key) -> Result<Option<Stored>, StoreFault> {
+        // Whoever runs at the same time may come in between, as with a real store.
+        yield_now().await;
         let now = self.clock.now();
         let state = self.state();
         let kept = state.documents.get(&(key.partition.clone(), key.id.clone()));
@@ -163,6 +186,7 @@ impl Store for MemoryStore {
 
     async fn commit(&self, partition: &Partition, writes: Vec<Write>) -> Result<Vec<Etag>, StoreFault> {
         limits(&writes)?;
+        yield_now().await;
         let now = self.clock.now();
         let mut state = self.state();
         let mut documents = state.documents.clone();
@@ -176,9 +200,17 @@ impl Store for MemoryStore {
         Ok(etags)
     }
 
-    async fn query(&self, partition: &Partition, kind: &str, filter: &Filter, page: &Page) -> Result<Listing, StoreFault> {
+    async fn query(
+        &self,
+        partition: &Partition,
+        kind: &str,
+        filter: &Filter,
+        page: &Page,
+    ) -> Result<Listing, StoreFault> {
         self.page(filter.newest_first, page, |stored| {
-            let chosen = stored.partition == *partition && stored.document.kind == kind && passes(filter, &stored.document);
+            let chosen = stored.partition == *partition
+                && stored.document.kind == kind
+                && passes(filter, &stored.document);
             chosen.then(|| made(stored))
         })
     }
@@ -191,10 +223,17 @@ impl Store for MemoryStore {
         })
     }
 
-    async fn list(&self, tenant: &str, kind: &str, filter: &Filter, page: &Page) -> Result<Listing, StoreFault> {
+    async fn list(
+        &self,
+        tenant: &str,
+        kind: &str,
+        filter: &Filter,
+        page: &Page,
+    ) -> Result<Listing, StoreFault> {
         self.page(filter.newest_first, page, |stored| {
-            let chosen =
-                stored.partition.tenant_id == tenant && stored.document.kind == kind && passes(filter, &stored.document);
+            let chosen = stored.partition.tenant_id == tenant
+                && stored.document.kind == kind
+                && passes(filter, &stored.document);
             chosen.then(|| made(stored))
         })
     }

@@ -37,10 +37,16 @@ impl Bad {
             source: what.to_owned().into(),
         };
         match self {
-            Self::TooManyRequests(seconds) => transient(Some(Duration::from_secs(seconds)), "429: too many requests"),
+            Self::TooManyRequests(seconds) => {
+                transient(Some(Duration::from_secs(seconds)), "429: too many requests")
+            }
             Self::Busy => transient(Some(Duration::from_secs(5)), "409: another change is under way"),
             Self::ServerError => transient(None, "500: internal server error"),
-            Self::Never => Fault::Rejected { doing: doing.into(), code: "QuotaExceeded".into(), detail: "no cores are left".into() },
+            Self::Never => Fault::Rejected {
+                doing: doing.into(),
+                code: "QuotaExceeded".into(),
+                detail: "no cores are left".into(),
+            },
         }
     }
 }
@@ -116,7 +122,12 @@ impl<P: Infrastructure> Infrastructure for Refusing<P> {
         self.inner.plan(desired).await
     }
 
-    async fn advance(&self, desired: &[Resource], plan: &[PlannedChange], progress: Progress) -> Result<Advance, Fault> {
+    async fn advance(
+        &self,
+        desired: &[Resource],
+        plan: &[PlannedChange],
+        progress: Progress,
+    ) -> Result<Advance, Fault> {
         self.script.meets("advance")?;
         self.inner.advance(desired, plan, progress).await
     }

@@ -52,6 +52,16 @@ const SWEEP_AGE: SignedDuration = SignedDuration::from_secs(5);
 /// How long the host takes to start the handler anew.
 const RESTART: Duration = Duration::from_secs(1);
 
+/// How often each message is delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deliveries {
+    Once,
+    /// Once more after it was handled.
+    Twice,
+    /// To two processes at the same time.
+    TwoAtOnce,
+}
+
 /// A platform under test.
 pub struct TestPlatform {
     pub clock: FixedClock,
@@ -74,6 +84,8 @@ pub struct TestPlatform {
     happenings: usize,
     /// Times that the process died.
     pub deaths: usize,
+    /// How often each message is delivered.
+    pub deliveries: Deliveries,
     /// False where a test leaves things lying about on purpose.
     pub tidy: bool,
 }
@@ -135,6 +147,7 @@ impl TestPlatform {
             told: (0, 0),
             happenings: 0,
             deaths: 0,
+            deliveries: Deliveries::Once,
             tidy: true,
         }
     }
@@ -191,11 +204,7 @@ impl TestPlatform {
     /// to do.
     fn next(&self) -> Option<(Timestamp, Option<&'static str>)> {
         let message = self.broker.next_at().map(|at| (at, None));
-        let documents = self.memory.as_ref().map(MemoryStore::dump).unwrap_or_default();
-        let due = |kinds: &[&str]| {
-            let dues = documents.iter().filter(|stored| kinds.contains(&stored.document.kind.as_str()));
-            dues.filter_map(|stored| stored.document.due).min()
-        };
+        let due = |kinds: &[&str]| self.memory.as_ref().and_then(|memory| memory.due_first(kinds));
         let outbox = due(&[EVENT, MESSAGE]).map(|at| (self.tick(at + SWEEP_AGE, 10), Some("OutboxRelay")));
         let operation = due(&[Operation::KIND]).map(|at| (self.tick(at, 60), Some("ResumeOperations")));
         [message, outbox, operation].into_iter().flatten().min_by_key(|(at, _)| *at)
@@ -204,6 +213,7 @@ impl TestPlatform {
     /// When a timer that fires every so many seconds fires next, not before `at`.
     fn tick(&self, at: Timestamp, every_seconds: i64) -> Timestamp {
         let now = self.clock.now().as_second();
+        // Whole seconds: the timer fires behind a fraction, not before it.
         let at = at.as_second().max(now) + 1;
         Timestamp::from_second((at + every_seconds - 1).div_euclid(every_seconds) * every_seconds).unwrap()
     }
@@ -219,8 +229,21 @@ impl TestPlatform {
         let function = self.functions.iter().find(|function| broker::entity(&function.trigger) == entity);
         let function = function.expect("what has messages is read");
         let Run::Message(run) = function.run else { panic!("{} takes no messages", function.name) };
-        let outcome = self.in_process(run(self.platform.clone(), held.delivered())).await;
-        match outcome {
+        if self.deliveries == Deliveries::Twice && held.deliveries == 0 {
+            self.broker.repeat(&held);
+        }
+        let work = || run(self.platform.clone(), held.delivered());
+        let (first, second) = (work(), (self.deliveries == Deliveries::TwoAtOnce).then(work));
+        let both = async move {
+            match second {
+                Some(second) => {
+                    let (first, second) = tokio::join!(first, second);
+                    first.and(second)
+                }
+                None => first.await,
+            }
+        };
+        match self.in_process(both).await {
             Some(Ok(())) => {}
             Some(Err(_)) => self.broker.put_back(held, self.clock.now()),
             None => self.broker.put_back(held, self.clock.now() + RESTART),
@@ -229,14 +252,18 @@ impl TestPlatform {
 
     /// Fires a timer, whether or not its time has come.
     pub async fn fire(&mut self, name: &str) {
-        let function = self.functions.iter().find(|function| function.name == name).expect("there is such a timer");
+        let function =
+            self.functions.iter().find(|function| function.name == name).expect("there is such a timer");
         let Run::Timer(run) = function.run else { panic!("{name} is no timer") };
         // What a timer could not do, the next one does.
         let _left = self.in_process(run(self.platform.clone())).await;
     }
 
     /// Runs work that its process may not outlive; none when it did not.
-    async fn in_process(&mut self, work: impl Future<Output = Result<(), Fault>>) -> Option<Result<(), Fault>> {
+    async fn in_process(
+        &mut self,
+        work: impl Future<Output = Result<(), Fault>>,
+    ) -> Option<Result<(), Fault>> {
         self.happenings += 1;
         assert!(self.happenings < HAPPENINGS_MAX, "this goes on for ever:\n{}", self.transcript());
         let trouble = self.trouble.clone();
@@ -338,11 +365,16 @@ impl TestPlatform {
 
     /// Calls an HTTP function for the tenant of the builders.
     pub async fn get(&self, name: &str, id: Option<&str>) -> HttpAnswer {
-        let function = self.functions.iter().find(|function| function.name == name).expect("there is such a function");
+        let function =
+            self.functions.iter().find(|function| function.name == name).expect("there is such a function");
         let Run::Http(run) = function.run else { panic!("{name} takes no requests") };
         let params = id.map(|id| ("id".to_owned(), id.to_owned())).into_iter().collect();
         let headers = BTreeMap::from([("x-cs-tenant-id".to_owned(), TENANT.to_owned())]);
-        run(self.platform.clone(), HttpRequest { method: "GET".into(), headers, params, ..HttpRequest::default() }).await
+        run(
+            self.platform.clone(),
+            HttpRequest { method: "GET".into(), headers, params, ..HttpRequest::default() },
+        )
+        .await
     }
 
     /// Posts to an HTTP function for the tenant of the builders, in the name of the key `olga`.
@@ -382,9 +414,18 @@ impl TestPlatform {
             operations: self
                 .states::<Operation>()
                 .iter()
-                .map(|operation| format!("{} {:?} {:?}", operation.operation_id, operation.status, operation.outcome_event_id))
+                .map(|operation| {
+                    format!(
+                        "{} {:?} {:?}",
+                        operation.operation_id, operation.status, operation.outcome_event_id
+                    )
+                })
                 .collect(),
-            environments: self.states::<RuntimeEnvironment>().iter().map(|it| format!("{:?} {:?}", it.status, it.failure)).collect(),
+            environments: self
+                .states::<RuntimeEnvironment>()
+                .iter()
+                .map(|it| format!("{:?} {:?}", it.status, it.failure))
+                .collect(),
             traffic: self.traffic(),
             active: self
                 .compute
@@ -406,10 +447,21 @@ impl TestPlatform {
         for event in self.events() {
             let id = event.envelope.event_id.to_string();
             let cause = event.envelope.causation_id.clone().unwrap_or_default();
-            assert!(known.contains(&cause), "{} is caused by `{cause}`, which is not known{}", event.event_type(), told());
+            assert!(
+                known.contains(&cause),
+                "{} is caused by `{cause}`, which is not known{}",
+                event.event_type(),
+                told()
+            );
             assert!(known.insert(id), "{} was published twice{}", event.event_type(), told());
             let before = sequences.insert(event.aggregate.clone(), event.sequence).unwrap_or(0);
-            assert_eq!(event.sequence, before + 1, "the events of `{}` are not in order{}", event.aggregate, told());
+            assert_eq!(
+                event.sequence,
+                before + 1,
+                "the events of `{}` are not in order{}",
+                event.aggregate,
+                told()
+            );
         }
         let Some(memory) = &self.memory else { return };
         for stored in memory.dump() {

@@ -69,7 +69,14 @@ pub fn text(lines: &[Line]) -> String {
             Line::Happened { at, event } => {
                 let cause = event.envelope.causation_id.clone().unwrap_or_default();
                 let cause = types.get(&cause).cloned().unwrap_or(cause);
-                (at, format!("{} {} <- {cause}", event.event_type(), in_short(&event.envelope.payload, event.event_type())))
+                (
+                    at,
+                    format!(
+                        "{} {} <- {cause}",
+                        event.event_type(),
+                        in_short(&event.envelope.payload, event.event_type())
+                    ),
+                )
             }
         };
         text.push_str(&format!("{} {line}\n", at.strftime("%H:%M:%S")));
@@ -111,7 +118,12 @@ fn in_short(payload: &Value, event_type: &str) -> String {
             payload["detail"].as_str().unwrap_or_default()
         ),
         "RuntimeCommandCompleted" => {
-            format!("{} {}: {}", text("commandId"), text("outcome"), payload["detail"].as_str().unwrap_or_default())
+            format!(
+                "{} {}: {}",
+                text("commandId"),
+                text("outcome"),
+                payload["detail"].as_str().unwrap_or_default()
+            )
         }
         other => panic!("no transcript tells of {other} yet: add it here"),
     }

@@ -74,6 +74,16 @@ impl Failure {
         self
     }
 
+    /// The same failure, with what others said of it.
+    #[must_use]
+    pub fn with_causes(mut self, said: Vec<String>) -> Self {
+        if let Self::Told { causes, .. } = &mut self {
+            causes.extend(said);
+            causes.truncate(CAUSES_MAX);
+        }
+        self
+    }
+
     /// A failure to write to standard output.
     pub fn of_output(error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {

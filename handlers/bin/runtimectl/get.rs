@@ -110,7 +110,7 @@ fn columns(kind: Kind) -> &'static [(&'static str, Cell)] {
             ("IMAGE", |item, _| last_segment(&text(item, "image"))),
             ("TARGET", |item, _| text(item, "target")),
             ("STATUS", |item, _| text(item, "status")),
-            ("GATE", |item, _| text(&item["gate"], "verdict")),
+            ("GATE", |item, _| text(item, "healthGate")),
             ("WEIGHT", |item, _| weight(item)),
             ("AGE", |item, now| aged(item, "requestedAt", now)),
         ],
@@ -214,7 +214,7 @@ mod tests {
         let item = json!({
             "deploymentId": "dep-1", "environmentId": "env-1", "moduleId": "m", "image": "acr.io/x/api:1.4.2",
             "target": "container-apps", "status": "Completed", "weight": 100, "requestedAt": "2026-03-02T10:00:00Z",
-            "gate": {"verdict": "Passed"}
+            "healthGate": "Passed"
         });
         let grid = grid(Kind::Deployments, &[item], "2026-03-02T10:05:00Z".parse().unwrap());
         assert_eq!(

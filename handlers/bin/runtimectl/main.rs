@@ -34,6 +34,9 @@ mod watch;
 const WORKER_THREADS: usize = 2;
 
 fn main() -> ExitCode {
+    if let Some(program) = std::env::var_os(up::WARD_PROGRAM) {
+        return up::become_ward(&program);
+    }
     if std::env::args().nth(1).as_deref() == Some(up::GUARD_ARGUMENT) {
         return up::guard();
     }

@@ -1,5 +1,6 @@
 //! `stage`: the function app as Azure's host wants it, in one folder: `host.json`, a folder for each
-//! function right beside it, and the handler. The host looks for functions nowhere else.
+//! function right beside it, and the handler. The host looks for functions nowhere else. What is said
+//! of queues and topics comes along: `up --app` runs a staged folder too, and declares them from it.
 //!
 //! The folder appears whole or not at all: it is laid out beside its place and then moved there.
 
@@ -23,6 +24,8 @@ use crate::{
 const FUNCTION_NAME_LENGTH_MAX: usize = 128;
 /// Functions of one app, at most.
 const FUNCTIONS_MAX: usize = 1000;
+/// Where an app says which queues and topics it uses.
+const MESSAGING: &str = "infra/messaging.json";
 /// What marks a folder as one of ours, so that no other is ever replaced.
 const MARK: &str = ".staged-by-runtimectl";
 
@@ -240,6 +243,13 @@ fn fill(app: &App, handler: &Path, folder: &Path) -> Laid {
     fs::create_dir_all(folder).map_err(at(folder))?;
     fs::write(folder.join(MARK), "").map_err(at(folder))?;
     copy(&app.folder.join("host.json"), &folder.join("host.json"))?;
+    let messaging = app.folder.join(MESSAGING);
+    if messaging.is_file() {
+        let target = folder.join(MESSAGING);
+        let parent = target.parent().unwrap_or(folder);
+        fs::create_dir_all(parent).map_err(at(parent))?;
+        copy(&messaging, &target)?;
+    }
     for (name, source) in &app.functions {
         let target = folder.join(name);
         fs::create_dir(&target).map_err(at(&target))?;
@@ -306,6 +316,8 @@ mod tests {
             )
             .unwrap();
         }
+        fs::create_dir(root.join("infra")).unwrap();
+        fs::write(root.join(MESSAGING), "{}").unwrap();
         fs::write(root.join("built"), "#!/bin/sh\n").unwrap();
     }
 
@@ -325,8 +337,9 @@ mod tests {
         let found = read_app(root.path()).unwrap();
         let place = root.path().join("target/app");
         lay_out(&found, &root.path().join("built"), &place).unwrap();
-        assert_eq!(names(&place), [MARK, "Deploy", "OutboxSweep", "handler", "host.json"]);
+        assert_eq!(names(&place), [MARK, "Deploy", "OutboxSweep", "handler", "host.json", "infra"]);
         assert_eq!(names(&place.join("Deploy")), ["function.json"]);
+        assert_eq!(names(&place.join("infra")), ["messaging.json"]);
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
@@ -334,7 +347,7 @@ mod tests {
         }
         fs::remove_dir_all(root.path().join("functions/OutboxSweep")).unwrap();
         lay_out(&read_app(root.path()).unwrap(), &root.path().join("built"), &place).unwrap();
-        assert_eq!(names(&place), [MARK, "Deploy", "handler", "host.json"]);
+        assert_eq!(names(&place), [MARK, "Deploy", "handler", "host.json", "infra"]);
         assert_eq!(names(&root.path().join("target")), ["app"]);
     }
 
@@ -359,7 +372,7 @@ mod tests {
         lay_out(&found, &root.path().join("built"), &place).unwrap();
         assert!(lay_out(&found, &root.path().join("missing"), &place).is_err());
         assert_eq!(names(&root.path().join("target")), ["app"]);
-        assert_eq!(names(&place), [MARK, "Deploy", "OutboxSweep", "handler", "host.json"]);
+        assert_eq!(names(&place), [MARK, "Deploy", "OutboxSweep", "handler", "host.json", "infra"]);
     }
 
     #[test]

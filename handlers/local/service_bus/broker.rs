@@ -157,6 +157,16 @@ impl Broker {
             .await
     }
 
+    pub async fn release_all(&self) -> Result<(), BusRefusal> {
+        self.database.write::<_, BusRefusal>(|connection| Ok(store::unlock_all(connection)?)).await?;
+        for holder in self.directory.holders() {
+            for is_dead in [false, true] {
+                Spot { holder: holder.clone(), is_dead }.waiting().arrived.notify_one();
+            }
+        }
+        Ok(())
+    }
+
     pub async fn counts(&self) -> Result<BTreeMap<String, (u64, u64, u64)>, BusRefusal> {
         let now = self.clock.now().as_microsecond();
         let found: HashMap<_, _> = self

@@ -176,6 +176,16 @@ impl ServiceBus {
         self.broker.release(path, vec![lock_token]).await
     }
 
+    /// Gives back every message that is locked, whoever holds it; the deliveries count. For a process
+    /// that takes over from one that died with its receivers: their messages need not wait until
+    /// their locks run out.
+    ///
+    /// # Errors
+    /// [`BusRefusal::Database`].
+    pub async fn release_all(&self) -> Result<(), BusRefusal> {
+        self.broker.release_all().await
+    }
+
     /// Moves the message to its entity's dead-letter queue, or to where that forwards.
     ///
     /// # Errors

@@ -235,6 +235,14 @@ pub(super) fn unlock(connection: &Connection, sequence: i64, uncounted: bool) ->
     Ok(())
 }
 
+/// Takes every lock off. The deliveries count: their receivers may have died of them.
+pub(super) fn unlock_all(connection: &Connection) -> Result<(), DatabaseFault> {
+    connection
+        .prepare_cached("UPDATE message SET lock_token = NULL, locked_until = NULL WHERE locked_until IS NOT NULL")?
+        .execute([])?;
+    Ok(())
+}
+
 pub(super) fn extend(connection: &Connection, sequence: i64, until: i64) -> Result<(), DatabaseFault> {
     connection
         .prepare_cached("UPDATE message SET locked_until = ?2 WHERE sequence = ?1")?

@@ -314,7 +314,7 @@ fn record(
         && older.can_be_superseded()
         && older.cancel.is_none()
     {
-        let cancel = Cancel { reason: RolledBackReason::Superseded, by: event_id.clone(), at: message.now };
+        let cancel = Cancel { reason: RolledBackReason::Superseded, by: event_id.clone(), rollback: None, at: message.now };
         commit.put(&loaded, &RuntimeDeployment { cancel: Some(cancel), ..older })?;
         operations::nudge(&mut commit, &operation, &event_id)?;
     }

@@ -15,7 +15,7 @@ use crate::{
         RuntimeDeploymentCompleted, RuntimeDeploymentRolledBack,
     },
     ids::Cause,
-    ledger::{Commit, Ledger, Loaded, NewEvent},
+    ledger::{Commit, Ledger, Lineage, Loaded, NewEvent},
     operations::{self, Operation, Step, Then},
     outcome::Fault,
     platform::Platform,
@@ -174,6 +174,7 @@ pub(super) async fn failed(
     if deployment.application_failed {
         slot.quarantine(deployment, &detail, now);
     }
+    let ordered = deployment.cancel.as_ref().and_then(|cancel| cancel.rollback.clone());
     // A rollback that failed leaves what serves as it was.
     let serves = slot.serving.as_ref().map(|serving| &serving.deployment_id) == Some(&deployment.deployment_id);
     deployment.status = if serves { DeploymentStatus::Completed } else { DeploymentStatus::Failed };
@@ -186,19 +187,43 @@ pub(super) async fn failed(
     deployment.sequence += 1;
     deployment.ended_at = Some(now);
     deployment.reason = Some(detail.clone());
-    let event = Event::RuntimeCommandFailed(RuntimeCommandFailed {
-        command_id: operation.lineage.command_id.clone(),
-        command_type: operation.lineage.command_type.clone(),
-        outcome,
-        reason_code: code,
-        detail: detail.clone(),
-        retryable: code == ReasonCode::TimedOut,
-    });
+    let told = |lineage: &Lineage| {
+        Event::RuntimeCommandFailed(RuntimeCommandFailed {
+            command_id: lineage.command_id.clone(),
+            command_type: lineage.command_type.clone(),
+            outcome,
+            reason_code: code,
+            detail: detail.clone(),
+            retryable: code == ReasonCode::TimedOut,
+        })
+    };
+    let event = told(&operation.lineage);
+    if let Some(rollback) = ordered {
+        // Whoever ordered the end of this rollout waits for an answer of its own; it comes first, so
+        // that the deployment's last event stays the last.
+        let id = cause(operation).event("RuntimeCommandFailed", 1);
+        let (aggregate, sequence) = (deployment.deployment_id.to_string(), deployment.sequence);
+        let caused_by = rollback.command_id.clone();
+        let answer = NewEvent { id, event: told(&rollback), aggregate, sequence, caused_by };
+        deployment.sequence += 1;
+        site.commit.event(&rollback, answer)?;
+    }
+    let deployment = &site.deployment;
     let caused_by = match operation.kind {
         operations::Kind::Rollback => operation.caused_by.clone(),
         operations::Kind::Deploy | operations::Kind::Provision => deployment.requested_event_id.clone(),
     };
     end(platform, operation, site, slot, slot_loaded, event, caused_by, Then::Failed(detail)).await
+}
+
+/// What the events of an operation derive from.
+fn cause(operation: &Operation) -> Cause<'_> {
+    Cause {
+        tenant: &operation.lineage.tenant_id,
+        environment: &operation.environment_id,
+        function: "ContinueOperation",
+        event_id: operation.operation_id.as_str(),
+    }
 }
 
 async fn slot(ledger: &Ledger, site: &Site) -> Result<(Slot, Loaded<Slot>), Fault> {
@@ -231,13 +256,7 @@ async fn end(
         }
     }
     site.commit.put(&slot_loaded, &slot)?;
-    let id = Cause {
-        tenant: &operation.lineage.tenant_id,
-        environment: &operation.environment_id,
-        function: "ContinueOperation",
-        event_id: operation.operation_id.as_str(),
-    }
-    .event(event.event_type(), 0);
+    let id = cause(operation).event(event.event_type(), 0);
     let outcome = Some(id.clone());
     let new = NewEvent {
         id,

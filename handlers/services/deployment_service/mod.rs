@@ -14,5 +14,6 @@ pub mod rollback_deployment;
 mod rolling_back;
 pub mod rollout;
 pub mod state;
+mod stopping;
 
 pub use state::{DeploymentStatus, GateRecord, RuntimeDeployment, Slot};

@@ -242,7 +242,8 @@ async fn end_in_flight(
     let mut commit = Commit::new(partition, message.now);
     let by = message.envelope.event_id.to_string();
     operations::nudge(&mut commit, &operation, &by)?;
-    let cancel = Cancel { reason: RolledBackReason::Operator, by, at: message.now };
+    let rollback = Some(message.lineage());
+    let cancel = Cancel { reason: RolledBackReason::Operator, by, rollback, at: message.now };
     let reason = Some(message.envelope.payload.reason.clone());
     commit.put(&loaded, &RuntimeDeployment { cancel: Some(cancel), reason, ..deployment })?;
     Ok(Decision::Accepted { commit, operation_id: Some(operation_id) })
@@ -278,7 +279,7 @@ fn go_back(
     commit.put(&slot_loaded, &slot)?;
     let deployment = RuntimeDeployment {
         status: DeploymentStatus::RollingBack,
-        cancel: Some(Cancel { reason: RolledBackReason::Operator, by, at: message.now }),
+        cancel: Some(Cancel { reason: RolledBackReason::Operator, by, rollback: None, at: message.now }),
         rolled_back_reason: Some(RolledBackReason::Operator),
         restore: Some(restore),
         reason: Some(message.envelope.payload.reason.clone()),

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{
     ending::{self, Site},
     state::{DeploymentStatus, RuntimeDeployment, Serving},
+    stopping::stop,
 };
 use crate::{
     events::{CommandOutcome, HealthGateResult, ReasonCode, RolledBackReason},
@@ -25,7 +26,6 @@ pub(super) fn turn(mut site: Site, reason: RolledBackReason, why: String) -> Res
     deployment.status = DeploymentStatus::RollingBack;
     deployment.rolled_back_reason = Some(reason);
     deployment.restore.clone_from(&deployment.previous);
-    deployment.pending = None;
     deployment.reason = Some(why.clone());
     site.note(format!("goes back: {why}"));
     site.on(Then::Next)
@@ -33,10 +33,17 @@ pub(super) fn turn(mut site: Site, reason: RolledBackReason, why: String) -> Res
 
 /// Takes the next step back.
 pub(super) async fn step(platform: &Platform, operation: &Operation, mut site: Site) -> Result<Step, Fault> {
+    // What was begun on the way forward, or by the last step back, comes to its end first: an app that is
+    // still being made would else appear after it was looked for.
     if let Some(token) = site.deployment.pending.take() {
-        return match platform.compute.resume(&token).await? {
-            compute::Step::Done => site.on(Then::Next),
-            compute::Step::Pending { token, again_in } => {
+        return match platform.compute.resume(&token).await {
+            Ok(compute::Step::Done) => site.on(Then::Next),
+            Err(Fault::Rejected { detail, .. }) => {
+                site.note(format!("what was under way failed: {detail}"));
+                site.on(Then::Again(LOOK_AGAIN))
+            }
+            Err(fault) => Err(fault),
+            Ok(compute::Step::Pending { token, again_in }) => {
                 site.deployment.pending = Some(token);
                 site.on(Then::Wait(again_in))
             }
@@ -47,7 +54,8 @@ pub(super) async fn step(platform: &Platform, operation: &Operation, mut site: S
     match site.deployment.restore.clone() {
         Some(restore) => restore_traffic(platform, operation, site, &workload, &observed, restore).await,
         None => {
-            stop_own_revision(platform, &site.deployment, &workload, &observed).await?;
+            let own = site.deployment.revision.clone();
+            stop(platform, operation, &mut site, &observed, own.as_deref()).await?;
             nothing_to_go_back_to(platform, operation, site).await
         }
     }
@@ -88,7 +96,8 @@ async fn restore_traffic(
             }
         };
     }
-    stop_own_revision(platform, &site.deployment, workload, observed).await?;
+    let own = site.deployment.revision.clone();
+    stop(platform, operation, &mut site, observed, own.as_deref()).await?;
     site.deployment.weight = 0;
     site.deployment.weight_in_place = 0;
     ending::rolled_back(platform, operation, site).await
@@ -112,32 +121,19 @@ async fn rebuild(platform: &Platform, mut site: Site, workload: &WorkloadRef, re
     }
 }
 
-/// Stops the revision of the deployment that goes back, where it made one.
-async fn stop_own_revision(
-    platform: &Platform,
-    deployment: &RuntimeDeployment,
-    workload: &WorkloadRef,
-    observed: &Observed,
-) -> Result<(), Fault> {
-    let Some(name) = &deployment.revision else { return Ok(()) };
-    match observed.revisions.get(name) {
-        Some(revision) if revision.active => platform.compute.deactivate(workload, name).await,
-        Some(_) | None => Ok(()),
-    }
-}
-
 /// A first deployment has nothing before it: its revision is stopped, and it has failed; one that
 /// somebody ended is rolled back to nothing.
 async fn nothing_to_go_back_to(platform: &Platform, operation: &Operation, site: Site) -> Result<Step, Fault> {
     let deployment = &site.deployment;
     match deployment.rolled_back_reason {
         Some(RolledBackReason::GateFailed) | None => {
-            let code = match deployment.gate_result {
-                Some(HealthGateResult::TimedOut) => ReasonCode::TimedOut,
-                Some(HealthGateResult::Passed | HealthGateResult::Failed | HealthGateResult::Skipped) | None => ReasonCode::GateFailed,
+            let (code, what) = match (deployment.gate_started_at, deployment.gate_result) {
+                (_, Some(HealthGateResult::TimedOut)) => (ReasonCode::TimedOut, "did not come up in time"),
+                (None, _) => (ReasonCode::ProvisioningFailed, "could not be rolled out"),
+                (Some(_), _) => (ReasonCode::GateFailed, "did not pass its health gate"),
             };
             let detail = format!(
-                "`{}` is the first deployment of `{}` and its health gate did not pass: {}. There is nothing to go back to; the revision was stopped. See `runtimectl explain {}` for the samples.",
+                "`{}`, the first deployment of `{}`, {what}: {}. There is nothing to go back to, and what was started is stopped. See `runtimectl explain {}`.",
                 deployment.deployment_id,
                 deployment.module_id,
                 deployment.reason.as_deref().unwrap_or("no reason was recorded"),

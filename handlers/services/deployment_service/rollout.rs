@@ -11,6 +11,7 @@ use super::{
     ending::{self, Site},
     rolling_back,
     state::{DeploymentStatus, GateRecord, RuntimeDeployment, Slot},
+    stopping::stop,
 };
 use crate::{
     events::{CommandOutcome, HealthGateResult, ReasonCode, RolledBackReason},
@@ -271,7 +272,8 @@ async fn promoting(platform: &Platform, operation: &Operation, mut site: Site) -
     if bakes(&site.deployment, site.now()) {
         return site.on(Then::Wait(interval));
     }
-    stop_previous(platform, &site.deployment, &observed).await?;
+    let previous = site.deployment.previous.as_ref().map(|previous| previous.revision.clone());
+    stop(platform, operation, &mut site, &observed, previous.as_deref()).await?;
     ending::completed(platform, operation, site).await
 }
 
@@ -319,17 +321,6 @@ fn split(deployment: &RuntimeDeployment) -> BTreeMap<String, u32> {
         weights.insert(previous.revision.clone(), 100 - deployment.weight);
     }
     weights
-}
-
-/// The revision before stays activatable: a rollback needs no rebuild.
-async fn stop_previous(platform: &Platform, deployment: &RuntimeDeployment, observed: &Observed) -> Result<(), Fault> {
-    let Some(previous) = &deployment.previous else { return Ok(()) };
-    match observed.revisions.get(&previous.revision) {
-        Some(revision) if revision.active => {
-            platform.compute.deactivate(&deployment.workload_ref(), &previous.revision).await
-        }
-        Some(_) | None => Ok(()),
-    }
 }
 
 /// What a rollout does when it cannot go on: go back, or, where it was going back, fail.

@@ -136,12 +136,15 @@ pub struct Serving {
 }
 
 /// An order to end a deployment that is under way.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Cancel {
     pub reason: RolledBackReason,
     /// The eventId of the message that gave the order.
     pub by: String,
+    /// The RollbackDeployment behind it, whose sender waits for an end too.
+    #[serde(default)]
+    pub rollback: Option<Lineage>,
     pub at: Timestamp,
 }
 

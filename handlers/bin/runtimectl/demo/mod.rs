@@ -15,7 +15,11 @@ mod steps;
 mod teller;
 mod traffic;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use tokio::time::{Instant, timeout};
 
@@ -99,11 +103,14 @@ async fn during<T>(world: &mut World, work: impl Future<Output = Result<T, Failu
 /// One step within its time; whatever goes wrong says which step it was and where to look.
 async fn step<T>(
     number: u32,
-    log: &std::path::Path,
+    log: &Path,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    let look =
-        format!("look into {}: `runtimectl logs` prints such a file's lines for people", log.display());
+    let directory = log.parent().unwrap_or(log).display();
+    let look = format!(
+        "see `runtimectl logs --level warn --context {directory}`, or the file {} itself",
+        log.display()
+    );
     match timeout(STEP_TIMEOUT, work).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(Failure::Told { exit, what, advice, causes })) => {

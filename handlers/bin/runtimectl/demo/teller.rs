@@ -6,7 +6,7 @@ use std::{collections::HashMap, time::Duration};
 use jiff::Timestamp;
 use runtime_platform::local::azure::Azure;
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     facts::{self, Fact},
@@ -30,6 +30,9 @@ use crate::{
 
 /// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(250);
+/// How long one look may take before the next: long enough for a busy machine, short enough that
+/// whoever watches is told that nothing comes.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
 /// Pages of the feed that are read in one look, at most.
 const PAGES_MAX: usize = 20;
 
@@ -139,7 +142,11 @@ impl Teller {
         enough: impl Fn(&Moment) -> bool,
     ) -> Result<Moment, Failure> {
         loop {
-            let moment = self.look(sent).await?;
+            // What is told is told in one go, so that a look can be cut short anywhere.
+            let moment = match timeout(LOOK_TIMEOUT, self.look(sent)).await {
+                Ok(moment) => moment?,
+                Err(_) => Moment::default(),
+            };
             if enough(&moment) {
                 return Ok(moment);
             }
@@ -149,9 +156,9 @@ impl Teller {
     }
 
     /// One look at a command: tells what is new of it.
-    pub async fn look(&mut self, sent: &mut Sent) -> Result<Moment, Failure> {
+    async fn look(&mut self, sent: &mut Sent) -> Result<Moment, Failure> {
         let path = format!("commands/{}", segment(&sent.event_id));
-        let command = maybe(self.client.get(&path, &[]).await)?.unwrap_or_default();
+        let command = ask(self.client.get(&path, &[])).await?.unwrap_or_default();
         if let Some(operation) = command["operationId"].as_str()
             && sent.notes.is_none()
         {
@@ -163,7 +170,7 @@ impl Teller {
         let operation = match &sent.notes {
             Some((id, ..)) => {
                 let path = format!("operations/{}", segment(id));
-                maybe(self.client.get(&path, &[]).await)?
+                ask(self.client.get(&path, &[])).await?
             }
             None if command["ended"].as_bool() == Some(true) => Some(Value::Null),
             None => None,
@@ -176,7 +183,7 @@ impl Teller {
 
     async fn read_feed(&mut self) -> Result<(), Failure> {
         for _ in 0..PAGES_MAX {
-            let Some(page) = maybe(self.feed.next(&self.client).await)? else { return Ok(()) };
+            let Some(page) = ask(self.feed.next(&self.client)).await? else { return Ok(()) };
             self.untold.extend(page.items.into_iter().map(|mut item| item["envelope"].take()));
             if page.last {
                 break;
@@ -233,9 +240,9 @@ impl Teller {
     }
 }
 
-/// What cannot be read now because the platform is busy or starts anew is read a moment later.
-fn maybe<T>(read: Result<T, ReadError>) -> Result<Option<T>, Failure> {
-    match read {
+/// What cannot be read now, because the platform is busy or starts anew, is read a moment later.
+async fn ask<T>(read: impl Future<Output = Result<T, ReadError>>) -> Result<Option<T>, Failure> {
+    match read.await {
         Ok(value) => Ok(Some(value)),
         Err(ReadError::NotFound { .. }) => Ok(None),
         Err(error) if error.may_pass() => Ok(None),
@@ -247,7 +254,7 @@ fn maybe<T>(read: Result<T, ReadError>) -> Result<Option<T>, Failure> {
 fn in_words(sent: &Sent, moment: &Moment) -> String {
     let step = text(&moment.operation, "step");
     match (moment.command.is_null(), step.is_empty()) {
-        (true, _) => format!("{} waits in its queue", sent.command),
+        (true, _) => format!("waiting for word of {}", sent.command),
         (false, true) => format!("{} goes on", sent.command),
         (false, false) => format!("{} is at {step}", sent.command),
     }

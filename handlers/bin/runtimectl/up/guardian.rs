@@ -3,9 +3,14 @@
 //! It reads process groups from a pipe, and when the pipe ends, because `up` is gone, kills those that
 //! were named and not taken back. Where both die at once, the next `up` on the same data finds the list
 //! in a file; there a process is ended only if it still has the start time that was noted.
+//!
+//! Between the start of a process and its name in the pipe lies a moment in which `up` may be killed.
+//! So the handler is started by way of this program, which asks the system to end it with its parent
+//! and then becomes the handler. Only Linux knows that wish; elsewhere the moment remains.
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs,
     io::BufRead,
     path::{Path, PathBuf},
@@ -18,6 +23,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 
+/// The setting that makes this program a ward: the program to become.
+pub const WARD_PROGRAM: &str = "RUNTIMECTL_WARD_PROGRAM";
+/// The process that a ward must not outlive.
+pub const WARD_PARENT: &str = "RUNTIMECTL_WARD_PARENT";
 /// What makes this program a guardian.
 pub const GUARD_ARGUMENT: &str = "guard-children";
 
@@ -104,6 +113,27 @@ pub fn guard() -> ExitCode {
         end(pid);
     }
     ExitCode::SUCCESS
+}
+
+/// The ward: ties this process to its parent, then becomes the program that it is told. Comes back only
+/// where that cannot be.
+pub fn become_ward(program: &OsStr) -> ExitCode {
+    let failed = |what: &str| {
+        eprintln!("`{}` cannot be started: {what}", program.display());
+        ExitCode::FAILURE
+    };
+    let parent = std::env::var(WARD_PARENT).ok().and_then(|parent| parent.parse::<i32>().ok());
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
+        return failed(&error.to_string());
+    }
+    // It may have died before it could be asked for.
+    if parent.is_some() && parent != rustix::process::getppid().map(Pid::as_raw_nonzero).map(Into::into) {
+        return failed("the process that wanted it is gone");
+    }
+    let mut command = Command::new(program);
+    command.args(std::env::args_os().skip(1)).env_remove(WARD_PROGRAM).env_remove(WARD_PARENT);
+    failed(&std::os::unix::process::CommandExt::exec(&mut command).to_string())
 }
 
 /// Kills a process and the group that it leads.

@@ -8,12 +8,13 @@ mod guardian;
 mod handler;
 mod log;
 mod ports;
+mod succession;
 mod world;
 
 use std::{process::ExitCode, time::Duration};
 
 pub use data::{ContextFile, temporary};
-pub use guardian::{GUARD_ARGUMENT, guard};
+pub use guardian::{GUARD_ARGUMENT, WARD_PROGRAM, become_ward, guard};
 pub use world::{World, WorldOptions};
 
 use crate::{cli::UpArgs, failure::Failure, output::Out};

@@ -21,10 +21,11 @@ use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 
 use super::{
     data::{ContextFile, Data, Keys},
-    guardian::Guardian,
+    guardian::{Guardian, WARD_PARENT, WARD_PROGRAM},
     handler,
     log::Log,
     ports,
+    succession::{LastWords, Succession, answers},
 };
 use crate::{failure::Failure, output::Out};
 
@@ -61,6 +62,7 @@ pub struct World {
     azure: Azure,
     host: Option<Host>,
     events: mpsc::Receiver<HostEvent>,
+    succession: Succession,
     launch: Launch,
     servers: JoinSet<()>,
 }
@@ -94,10 +96,13 @@ impl World {
         let service_bus = service_bus(&app, &data)?;
         let azure = azure(&data, &options.images, &tokens, &listeners, &log, &guardian)?;
         azure.start().await.map_err(|error| Failure::unusable("The Resource Manager cannot start").because(&error))?;
+        // Whoever received a message in an earlier `up` is gone with it.
+        let released = service_bus.release_all().await;
+        released.map_err(|error| Failure::unusable("The Service Bus cannot use its file").because(&error))?;
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         let launch = Launch {
             app,
-            settings: settings(&data, &keys, &context, &handler),
+            settings: settings(&data, &keys, &context, &handler)?,
             service_bus: service_bus.clone(),
             key: FunctionKey::new(KEY_NAME, &keys.function_key),
             state: data.directory.join("host"),
@@ -107,7 +112,34 @@ impl World {
         let functions = listeners.serve(&mut servers, &authority, &tokens, &keys, service_bus, &azure)?;
         data.write_private("context.json", &context)?;
         let host = launch.start(functions).await?;
-        Ok(Self { data, context, guardian, log, azure, host: Some(host), events: receiver, launch, servers })
+        let succession = Succession::default();
+        let mut world =
+            Self { data, context, guardian, log, azure, host: Some(host), events: receiver, succession, launch, servers };
+        world.first_answer().await?;
+        Ok(world)
+    }
+
+    /// Waits until the functions answer. A handler that never comes so far says why itself.
+    async fn first_answer(&mut self) -> Result<(), Failure> {
+        let answer = answers(self.context.clone());
+        tokio::pin!(answer);
+        let mut last_words = LastWords::default();
+        loop {
+            let event = tokio::select! {
+                () = &mut answer => return Ok(()),
+                event = self.events.recv() => event,
+            };
+            match event {
+                None => return Ok(()),
+                Some(HostEvent::GaveUp { reason }) => return Err(last_words.of_a_handler(&reason)),
+                Some(event) => {
+                    if let HostEvent::HandlerLine { line, .. } = &event {
+                        last_words.hear(line);
+                    }
+                    self.follow(event).await?;
+                }
+            }
+        }
     }
 
     pub fn context(&self) -> &ContextFile {
@@ -137,8 +169,16 @@ impl World {
                     let Some(event) = event else { return Ok(()) };
                     self.follow(event).await?;
                 }
+                () = self.succession.due() => self.replace_host().await?,
             }
         }
+    }
+
+    async fn replace_host(&mut self) -> Result<(), Failure> {
+        self.succession.begins();
+        let listener = ports::listen_again(self.launch.port).await?;
+        self.host = Some(self.launch.start(listener).await?);
+        Ok(())
     }
 
     async fn follow(&mut self, event: HostEvent) -> Result<(), Failure> {
@@ -157,12 +197,12 @@ impl World {
             }
             HostEvent::HandlerLine { line, .. } => self.log.line(&line),
             HostEvent::GaveUp { reason } => {
-                self.log.tell("ERROR", "host", &format!("the host gave up ({reason}); a new one is started, as Azure does"));
+                let pause = self.succession.gave_up();
+                let next = format!("a new one is started in {} s, as Azure does", pause.as_secs());
+                self.log.tell("ERROR", "host", &format!("the host gave up ({reason}); {next}"));
                 if let Some(host) = self.host.take() {
                     host.stop().await;
                 }
-                let (listener, _) = ports::listen(&[self.launch.port]).await?;
-                self.host = Some(self.launch.start(listener).await?);
             }
             HostEvent::InvocationFailed { function, invocation_id, reason } => {
                 self.log.tell("ERROR", "host", &format!("{function} ({invocation_id}) failed: {reason}"));
@@ -345,8 +385,15 @@ fn tell(log: &Log, happening: &Happening) {
 }
 
 /// The app settings: `local.settings.json` holds the defaults, these say what is true here.
-fn settings(data: &Data, keys: &Keys, context: &ContextFile, handler: &Path) -> BTreeMap<String, String> {
-    [
+fn settings(
+    data: &Data,
+    keys: &Keys,
+    context: &ContextFile,
+    handler: &Path,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let own = std::env::current_exe()
+        .map_err(|error| Failure::unusable("The system does not tell where this program is").because(&error))?;
+    let settings = [
         ("STORE", format!("sqlite:{}", data.directory.join("store.db").display())),
         ("SERVICE_BUS_ENDPOINT", context.service_bus_endpoint.clone()),
         ("RESOURCE_MANAGER_ENDPOINT", context.resource_manager_endpoint.clone()),
@@ -359,9 +406,10 @@ fn settings(data: &Data, keys: &Keys, context: &ContextFile, handler: &Path) -> 
         ("RESOLVE_LOCALHOST", "true".to_owned()),
         ("PROBE_LOOPBACK", "true".to_owned()),
         ("ServiceBus", context.service_bus_connection_string.clone()),
-        ("AzureFunctionsJobHost__customHandler__description__defaultExecutablePath", handler.display().to_string()),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value))
-    .collect()
+        // By way of this program, so that the handler never outlives it.
+        ("AzureFunctionsJobHost__customHandler__description__defaultExecutablePath", own.display().to_string()),
+        (WARD_PROGRAM, handler.display().to_string()),
+        (WARD_PARENT, std::process::id().to_string()),
+    ];
+    Ok(settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }

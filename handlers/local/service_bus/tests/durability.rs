@@ -48,6 +48,20 @@ async fn a_lock_survives_a_restart_too() {
 }
 
 #[tokio::test]
+async fn what_a_dead_receiver_held_can_be_given_back_at_once() {
+    let topology = queue(&json!({}));
+    let place = Place::new(&topology);
+    place.send("q", "m").await;
+    let lock = place.one("q").await.lock_token;
+    let place = place.reopened(&topology);
+    place.bus.release_all().await.unwrap();
+    let again = place.one("q").await;
+    assert_eq!((again.message.message_id.as_str(), again.delivery_count), ("m", 2));
+    place.bus.complete("q", lock).await.expect_err("the lock was taken off");
+    place.bus.complete("q", again.lock_token).await.unwrap();
+}
+
+#[tokio::test]
 async fn what_is_declared_no_longer_goes_when_it_is_empty() {
     let all = json!({
         "queues": [{ "name": "q" }, { "name": "full" }, { "name": "empty" }],
