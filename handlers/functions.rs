@@ -72,6 +72,9 @@ pub fn all() -> Vec<Function> {
             Box::pin(async move { admin::quarantine::get(&platform, &request).await })
         }),
         // What operators do.
+        post("CancelOperation", "v1/runtime/operations/{id}/cancel", |platform, request| {
+            Box::pin(async move { admin::cancel_operation::post(&platform, &request).await })
+        }),
         post("LiftQuarantine", "v1/runtime/quarantine/{id}/lift", |platform, request| {
             Box::pin(async move { admin::quarantine::lift(&platform, &request).await })
         }),

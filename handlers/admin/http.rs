@@ -12,6 +12,9 @@ use crate::{
     ports::store::{PAGE_ITEMS_MAX, Page},
 };
 
+/// Where the platform's HTTP functions are, as callers see them.
+pub const ROUTES: &str = "/api/v1/runtime/";
+
 /// An answer that is no success.
 #[derive(Debug)]
 pub struct HttpError {
@@ -60,6 +63,12 @@ pub fn answer<T: Serialize>(result: Result<T, HttpError>) -> HttpAnswer {
         Ok(body) => HttpAnswer::new(200, body),
         Err(error) => error.answer(),
     }
+}
+
+/// The answer to a request that was taken on, and where under the platform's routes to look for what
+/// comes of it.
+pub fn accepted(body: Value, place: &str) -> HttpAnswer {
+    HttpAnswer { location: Some(format!("{ROUTES}{place}")), ..HttpAnswer::new(202, body) }
 }
 
 /// The tenant that a request is about: the one place that knows where it comes from.

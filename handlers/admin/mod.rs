@@ -1,5 +1,6 @@
 //! What operators look at, and what the platform does without being told.
 
+pub mod cancel_operation;
 pub mod commands;
 pub mod dead_letters;
 pub mod deployments;

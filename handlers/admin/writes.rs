@@ -30,6 +30,8 @@ pub struct Order {
     function: &'static str,
     /// The same for a request that is sent again.
     key: String,
+    /// Whether the sender gave the key.
+    given: bool,
     pub actor: String,
     pub reason: String,
 }
@@ -46,8 +48,9 @@ impl Order {
             let message = format!("The body's field `reason`: say why in 1 to {REASON_CHARACTERS_MAX} characters.");
             return Err(HttpError::bad_request("BodyInvalid", message));
         }
-        let key = http::idempotency_key(request)?.unwrap_or(subject).to_owned();
-        Ok(Self { function, key, actor: http::actor(request).to_owned(), reason })
+        let given = http::idempotency_key(request)?;
+        let key = given.unwrap_or(subject).to_owned();
+        Ok(Self { function, key, given: given.is_some(), actor: http::actor(request).to_owned(), reason })
     }
 
     /// The id that the order goes by.
@@ -66,6 +69,10 @@ impl Order {
         if entry.detail.as_ref() == Some(&told) {
             debug!("`{}` was carried out before", self.id());
             return Ok(Ok(true));
+        }
+        if !self.given {
+            // Another order about the same subject: what has become of that tells what to answer.
+            return Ok(Ok(false));
         }
         let message = format!("The key `{}` was used for another request; send this one with a key of its own.", self.key);
         Ok(Err(HttpError::new(422, "IdempotencyKeyReused", message)))

@@ -1,12 +1,15 @@
 //! What operators do over HTTP, and what comes of it.
 
 use expect_test::expect;
-use runtime_platform::services::deployment_service::{RuntimeDeployment, Slot};
-use serde_json::{Value, json};
+use runtime_platform::{
+    operations::{Kind, Operation, Status},
+    services::deployment_service::{DeploymentStatus, RuntimeDeployment, Slot},
+};
+use serde_json::json;
 
 use super::story::serving;
 use crate::support::{
-    builders::{deploy, environment},
+    builders::{deploy, provision, rollback},
     fakes::compute::Behaviour,
     test_platform::TestPlatform,
 };
@@ -75,4 +78,85 @@ async fn an_order_without_a_reason_or_a_subject_is_refused() {
     let answer = platform.post("LiftQuarantine", Some("dep-0"), json!({ "reason": "x" }), None).await;
     assert_eq!((answer.status, answer.body["code"].as_str()), (404, Some("DeploymentNotFound")));
     assert_eq!(quarantined(&platform), [BAD]);
+}
+
+fn status_of(platform: &TestPlatform, image: &str) -> Option<DeploymentStatus> {
+    let found = platform.states::<RuntimeDeployment>().into_iter().find(|it| it.workload.image.ends_with(image));
+    found.map(|deployment| deployment.status)
+}
+
+fn running(platform: &TestPlatform, kind: Kind) -> String {
+    let operations = platform.states::<Operation>();
+    let mut running: Vec<_> =
+        operations.into_iter().filter(|it| it.kind == kind && it.status == Status::Running).collect();
+    running.sort_by_key(|operation| operation.started_at);
+    running.pop().expect("one is running").operation_id.to_string()
+}
+
+#[tokio::test]
+async fn a_rollout_that_is_cancelled_goes_back_and_is_not_kept_out() {
+    let mut platform = serving().await;
+    platform.send(&deploy("deploy-2", "1.4.2"));
+    platform.run_until("promoting", |it| status_of(it, "1.4.2") == Some(DeploymentStatus::Promoting)).await;
+    let (id, why) = (running(&platform, Kind::Deploy), json!({ "reason": "the wrong customer" }));
+    let place = platform.mark();
+    let answer = platform.post("CancelOperation", Some(&id), why.clone(), None).await;
+    assert_eq!((answer.status, answer.location.as_deref()), (202, Some(format!("/api/v1/runtime/operations/{id}").as_str())));
+    let again = platform.post("CancelOperation", Some(&id), why, None).await;
+    assert_eq!(again, answer);
+    platform.run_until_quiet().await;
+    expect![[r#"
+        10:15:13 ~ shift reservations-api to reservations-api--d9c2595bb=100
+        10:15:14 ~ deactivate reservations-api--dff46effc
+        10:15:14 RuntimeDeploymentRolledBack dep-ff46effc reservations-api:1.4.2 to reservations-api:1.4.1 (dep-9c2595bb), Cancelled, gate Passed <- RuntimeDeploymentRequested
+    "#]].assert_eq(&platform.transcript_since(place));
+    assert_eq!(platform.traffic(), ["1.4.1=100"]);
+    assert_eq!(quarantined(&platform), Vec::<String>::new());
+    let late = platform.post("CancelOperation", Some(&id), json!({ "reason": "once more" }), Some("key-9")).await;
+    assert_eq!((late.status, late.body["code"].as_str()), (409, Some("NotCancellable")));
+}
+
+#[tokio::test]
+async fn a_deployment_that_waits_is_cancelled_before_it_begins() {
+    let mut platform = serving().await;
+    platform.send(&deploy("deploy-2", "1.4.2"));
+    platform.run_until("promoting", |it| status_of(it, "1.4.2") == Some(DeploymentStatus::Promoting)).await;
+    platform.send(&deploy("deploy-3", "1.4.3"));
+    platform.run_until("queued", |it| status_of(it, "1.4.3") == Some(DeploymentStatus::Queued)).await;
+    let id = running(&platform, Kind::Deploy);
+    let answer = platform.post("CancelOperation", Some(&id), json!({ "reason": "not today" }), None).await;
+    assert_eq!(answer.status, 202);
+    platform.run_until_quiet().await;
+    assert_eq!(platform.traffic(), ["1.4.2=100"]);
+    assert_eq!(status_of(&platform, "1.4.3"), Some(DeploymentStatus::Failed));
+    assert_eq!(platform.outcome("deploy-3").await, ("Failed".into(), "RuntimeCommandFailed".into()));
+}
+
+#[tokio::test]
+async fn provisioning_that_is_cancelled_ends_as_failed_and_is_taken_up_by_the_next() {
+    let mut platform = TestPlatform::new();
+    platform.send(&provision("provision-1"));
+    platform.run_until("making resources", |it| !it.infrastructure.world().is_empty()).await;
+    let id = running(&platform, Kind::Provision);
+    let answer = platform.post("CancelOperation", Some(&id), json!({ "reason": "the wrong region" }), None).await;
+    assert_eq!(answer.status, 202);
+    platform.run_until_quiet().await;
+    let failed = platform.last("RuntimeCommandFailed");
+    assert_eq!(failed["reasonCode"], "Cancelled");
+    expect!["Provisioning `env-cc58147b` failed: ended by `olga`: the wrong region (Cancelled). What was made stays and is taken up by the next ProvisionEnvironment of the same name."].assert_eq(failed["detail"].as_str().unwrap());
+    platform.run(&provision("provision-2")).await;
+    assert_eq!(platform.outcome("provision-2").await, ("Completed".into(), "RuntimeEnvironmentProvisioned".into()));
+}
+
+#[tokio::test]
+async fn a_rollback_is_not_cancelled() {
+    let mut platform = serving().await;
+    platform.run(&deploy("deploy-2", "1.4.2")).await;
+    platform.send(&rollback("rollback-1"));
+    platform.run_until("going back", |it| status_of(it, "1.4.2") == Some(DeploymentStatus::RollingBack)).await;
+    let id = running(&platform, Kind::Rollback);
+    let answer = platform.post("CancelOperation", Some(&id), json!({ "reason": "hm" }), None).await;
+    assert_eq!((answer.status, answer.body["code"].as_str()), (409, Some("NotCancellable")));
+    platform.run_until_quiet().await;
+    assert_eq!(platform.traffic(), ["1.4.1=100"]);
 }

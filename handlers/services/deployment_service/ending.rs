@@ -139,8 +139,9 @@ pub(super) async fn rolled_back(platform: &Platform, operation: &Operation, mut 
         health_gate: deployment.gate_result.unwrap_or(HealthGateResult::Skipped),
     });
     let caused_by = match &deployment.cancel {
-        Some(cancel) => cancel.by.clone(),
-        None => deployment.requested_event_id.clone(),
+        // An operator's own order came over HTTP: no message caused it.
+        Some(cancel) if cancel.reason != RolledBackReason::Cancelled => cancel.by.clone(),
+        Some(_) | None => deployment.requested_event_id.clone(),
     };
     let detail = match &restored {
         Some(restored) => format!("`{}` is rolled back; {} serves", deployment.deployment_id, restored.image),

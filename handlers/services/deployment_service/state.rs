@@ -140,7 +140,7 @@ pub struct Serving {
 #[serde(rename_all = "camelCase")]
 pub struct Cancel {
     pub reason: RolledBackReason,
-    /// The eventId of the message that gave the order.
+    /// The eventId of the message that gave the order; for `Cancelled`, the operator's order.
     pub by: String,
     /// The RollbackDeployment behind it, whose sender waits for an end too.
     #[serde(default)]
