@@ -90,6 +90,16 @@ pub fn all() -> Vec<Function> {
         get("Events", "v1/runtime/events/{id?}", |platform, request| {
             Box::pin(async move { admin::events::get(&platform, &request).await })
         }),
+        get("Quarantine", "v1/runtime/quarantine", |platform, request| {
+            Box::pin(async move { admin::quarantine::get(&platform, &request).await })
+        }),
+        // What operators do.
+        post("CancelOperation", "v1/runtime/operations/{id}/cancel", |platform, request| {
+            Box::pin(async move { admin::cancel_operation::post(&platform, &request).await })
+        }),
+        post("LiftQuarantine", "v1/runtime/quarantine/{id}/lift", |platform, request| {
+            Box::pin(async move { admin::quarantine::lift(&platform, &request).await })
+        }),
     ]
 }
 
@@ -108,8 +118,8 @@ pub enum Trigger {
     Subscription { topic: &'static str, subscription: &'static str },
     /// Six fields: second, minute, hour, day, month, day of the week.
     Timer(&'static str),
-    /// GET, with the route under the host's prefix.
-    Get(&'static str),
+    /// The route is under the host's prefix.
+    Http { method: &'static str, route: &'static str },
 }
 
 type Running<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -143,14 +153,18 @@ fn timer(name: &'static str, schedule: &'static str, run: fn(Platform) -> Runnin
 }
 
 fn get(name: &'static str, route: &'static str, run: fn(Platform, HttpRequest) -> Running<HttpAnswer>) -> Function {
-    Function { name, trigger: Trigger::Get(route), run: Run::Http(run) }
+    Function { name, trigger: Trigger::Http { method: "get", route }, run: Run::Http(run) }
+}
+
+fn post(name: &'static str, route: &'static str, run: fn(Platform, HttpRequest) -> Running<HttpAnswer>) -> Function {
+    Function { name, trigger: Trigger::Http { method: "post", route }, run: Run::Http(run) }
 }
 
 /// The queue that a function reads; none for a function that reads no queue.
 pub fn queue_of(function: &str) -> Option<String> {
     all().into_iter().find_map(|candidate| match candidate.trigger {
         Trigger::Queue(queue) if candidate.name == function => Some(queue),
-        Trigger::Queue(_) | Trigger::Subscription { .. } | Trigger::Timer(_) | Trigger::Get(_) => None,
+        Trigger::Queue(_) | Trigger::Subscription { .. } | Trigger::Timer(_) | Trigger::Http { .. } => None,
     })
 }
 
@@ -182,13 +196,13 @@ impl Function {
                 "direction": "in",
                 "schedule": schedule,
             }]),
-            Trigger::Get(route) => json!([
+            Trigger::Http { method, route } => json!([
                 {
                     "name": REQUEST,
                     "type": "httpTrigger",
                     "direction": "in",
                     "authLevel": "function",
-                    "methods": ["get"],
+                    "methods": [method],
                     "route": route,
                 },
                 { "name": RESPONSE, "type": "http", "direction": "out" },

@@ -20,6 +20,8 @@ pub const TRIGGER: &str = "message";
 pub const REQUEST: &str = "req";
 /// The name of the HTTP response binding.
 pub const RESPONSE: &str = "res";
+/// The claim in which the host names a caller's function key.
+const KEY_NAME_CLAIM: &str = "http://schemas.microsoft.com/2017/07/functions/claims/keyid";
 
 /// What the host posts.
 #[derive(Debug, Default, Deserialize)]
@@ -61,13 +63,30 @@ pub struct HttpRequest {
     /// Route parameters.
     pub params: BTreeMap<String, String>,
     pub body: Option<String>,
+    /// The name of the function key that let it in.
+    pub key_name: Option<String>,
 }
 
-/// An HTTP answer.
+/// An HTTP answer. What is no success is a problem as RFC 9457 writes one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HttpAnswer {
     pub status: u16,
+    /// Where to look for what comes of it.
+    pub location: Option<String>,
     pub body: Value,
+}
+
+impl HttpAnswer {
+    pub fn new(status: u16, body: Value) -> Self {
+        Self { status, location: None, body }
+    }
+
+    /// A no: a code for programs, and a sentence for people.
+    pub fn problem(status: u16, code: &str, detail: &str) -> Self {
+        let title = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+        let title = title.unwrap_or("No success");
+        Self::new(status, json!({ "type": "about:blank", "title": title, "status": status, "detail": detail, "code": code }))
+    }
 }
 
 impl Invocation {
@@ -144,6 +163,23 @@ struct Request {
     #[serde(default)]
     params: BTreeMap<String, FirstText>,
     body: Option<String>,
+    #[serde(default)]
+    identities: Vec<Identity>,
+}
+
+/// What the host says of whoever asks.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Identity {
+    #[serde(default)]
+    claims: Vec<Claim>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Claim {
+    r#type: Option<String>,
+    value: Option<String>,
 }
 
 /// A scalar as text, or the first of a list; nothing for anything else.
@@ -206,7 +242,9 @@ impl<'de> Visitor<'de> for FirstTextVisitor {
 /// When the bytes are not what a host posts, or the binding is missing.
 pub fn request(bytes: &[u8]) -> Result<HttpRequest, InvocationError> {
     let invocation: HttpInvocation = serde_json::from_slice(bytes).map_err(InvocationError::NotTheHosts)?;
-    let Request { method, headers, query, params, body } = invocation.data.req.ok_or(InvocationError::NoBinding(REQUEST))?;
+    let request = invocation.data.req.ok_or(InvocationError::NoBinding(REQUEST))?;
+    let Request { method, headers, query, params, body, identities } = request;
+    let mut claims = identities.into_iter().flat_map(|identity| identity.claims);
     let texts = |members: BTreeMap<String, FirstText>| -> BTreeMap<String, String> {
         members.into_iter().filter_map(|(name, value)| Some((name, value.0?))).collect()
     };
@@ -216,6 +254,7 @@ pub fn request(bytes: &[u8]) -> Result<HttpRequest, InvocationError> {
         query: texts(query),
         params: texts(params),
         body,
+        key_name: claims.find(|claim| claim.r#type.as_deref() == Some(KEY_NAME_CLAIM)).and_then(|claim| claim.value),
     })
 }
 
@@ -236,12 +275,17 @@ pub fn done() -> Value {
 }
 
 /// The answer to an HTTP request. The body is a text with its own content type: the host writes an
-/// object without one.
+/// object without one. That type is the caller's alone; the reply around it is always JSON.
 pub fn answer(answer: &HttpAnswer) -> Value {
+    let content_type = if answer.status < 400 { "application/json; charset=utf-8" } else { "application/problem+json" };
+    let mut headers = json!({ "Content-Type": content_type });
+    if let Some(location) = &answer.location {
+        headers["Location"] = json!(location);
+    }
     json!({
         "Outputs": { RESPONSE: {
             "statusCode": answer.status,
-            "headers": { "Content-Type": "application/json; charset=utf-8" },
+            "headers": headers,
             "body": answer.body.to_string(),
         } },
         "Logs": [],
@@ -300,8 +344,31 @@ mod tests {
                 headers: one("x-cs-tenant-id", "acme"),
                 query: one("after", "7"),
                 params: one("id", "env-1"),
-                body: None
+                body: None,
+                key_name: None,
             }
         );
+    }
+
+    #[test]
+    fn a_caller_is_known_by_the_name_of_the_key() {
+        let request = request(include_bytes!("../tests/golden/invocations/http_post.json")).unwrap();
+        assert_eq!(request.key_name.as_deref(), Some("local"));
+    }
+
+    #[test]
+    fn a_no_is_a_problem_and_its_reply_is_plain_json() {
+        let reply = answer(&HttpAnswer::problem(404, "PlanNotFound", "There is no plan `plan-1`."));
+        assert_eq!(
+            reply["Outputs"]["res"],
+            json!({
+                "statusCode": 404,
+                "headers": { "Content-Type": "application/problem+json" },
+                "body": r#"{"type":"about:blank","title":"Not Found","status":404,"detail":"There is no plan `plan-1`.","code":"PlanNotFound"}"#,
+            })
+        );
+        let location = Some("/api/v1/runtime/commands/evt-1".to_owned());
+        let reply = answer(&HttpAnswer { location, ..HttpAnswer::new(202, json!({})) });
+        assert_eq!(reply["Outputs"]["res"]["headers"]["Location"], "/api/v1/runtime/commands/evt-1");
     }
 }

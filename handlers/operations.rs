@@ -110,6 +110,9 @@ pub struct Operation {
     /// The event that told its end.
     pub outcome_event_id: Option<EventId>,
     pub detail: Option<String>,
+    /// An operator's order to end it, as a sentence with who and why.
+    #[serde(default)]
+    pub cancel: Option<String>,
 }
 
 impl State for Operation {
@@ -223,6 +226,7 @@ pub fn begin(commit: &mut Commit, new: NewOperation) -> Result<(), Fault> {
         ended_at: None,
         outcome_event_id: None,
         detail: None,
+        cancel: None,
     };
     if new.starts {
         commit.message(&tick_message(&operation, now, None)?)?;
@@ -255,6 +259,12 @@ pub fn dismiss(
     end(&mut operation, Status::Failed, detail.to_owned(), commit.now);
     operation.outcome_event_id = Some(outcome);
     commit.put(loaded, &operation)
+}
+
+/// Has an operation give up at its next step, for this reason; `by` is the order's id.
+pub fn cancel(commit: &mut Commit, loaded: &Loaded<Operation>, operation: Operation, by: &str, why: &str) -> Result<(), Fault> {
+    nudge(commit, &operation, by)?;
+    commit.put(loaded, &Operation { cancel: Some(why.to_owned()), ..operation })
 }
 
 /// Records that a waiting operation should look again now: its tick is sent once more, under a
@@ -391,6 +401,10 @@ async fn reload(platform: &Platform, partition: &Partition, mine: &Operation) ->
 /// Takes one step; what went wrong becomes a step too, except a lost race and an absent store.
 async fn take_step(platform: &Platform, operation: &Operation) -> Result<Step, Fault> {
     let now = platform.clock.now();
+    if let Some(why) = &operation.cancel {
+        let why = GiveUp::Rejected { code: "Cancelled".to_owned(), detail: why.clone() };
+        return give_up(platform, operation, why).await;
+    }
     if now > operation.deadline {
         return give_up(platform, operation, GiveUp::Deadline).await;
     }

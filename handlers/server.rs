@@ -153,11 +153,5 @@ async fn read(body: Body) -> Result<Vec<u8>, TooLarge> {
 }
 
 fn too_large() -> HttpAnswer {
-    HttpAnswer {
-        status: 413,
-        body: json!({ "error": {
-            "code": "RequestTooLarge",
-            "message": format!("The request is over {INVOCATION_BYTES_MAX} bytes; send less."),
-        } }),
-    }
+    HttpAnswer::problem(413, "RequestTooLarge", &format!("The request is over {INVOCATION_BYTES_MAX} bytes; send less."))
 }

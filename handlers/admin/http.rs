@@ -1,15 +1,19 @@
 //! What every HTTP function shares: whose request it is, pages, and errors as sentences.
 
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tracing::error;
 
 use crate::{
-    ids::TenantId,
+    delivery,
+    ids::{EventId, TenantId},
     invocation::{HttpAnswer, HttpRequest},
     outcome::Fault,
     ports::store::{PAGE_ITEMS_MAX, Page},
 };
+
+/// Where the platform's HTTP functions are, as callers see them.
+pub const ROUTES: &str = "/api/v1/runtime/";
 
 /// An answer that is no success.
 #[derive(Debug)]
@@ -28,8 +32,12 @@ impl HttpError {
         Self { status: 400, code, message: message.into() }
     }
 
-    fn answer(self) -> HttpAnswer {
-        HttpAnswer { status: self.status, body: json!({ "error": { "code": self.code, "message": self.message } }) }
+    pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+
+    pub(super) fn answer(&self) -> HttpAnswer {
+        HttpAnswer::problem(self.status, self.code, &self.message)
     }
 }
 
@@ -52,9 +60,15 @@ pub fn answer<T: Serialize>(result: Result<T, HttpError>) -> HttpAnswer {
         })
     });
     match body {
-        Ok(body) => HttpAnswer { status: 200, body },
+        Ok(body) => HttpAnswer::new(200, body),
         Err(error) => error.answer(),
     }
+}
+
+/// The answer to a request that was taken on, and where under the platform's routes to look for what
+/// comes of it.
+pub fn accepted(body: Value, place: &str) -> HttpAnswer {
+    HttpAnswer { location: Some(format!("{ROUTES}{place}")), ..HttpAnswer::new(202, body) }
 }
 
 /// The tenant that a request is about: the one place that knows where it comes from.
@@ -73,6 +87,46 @@ pub fn tenant(request: &HttpRequest) -> Result<TenantId, HttpError> {
 pub fn page(request: &HttpRequest) -> Page {
     let size = request.query.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(PAGE_ITEMS_MAX);
     Page { after: request.query.get("after").filter(|after| !after.is_empty()).cloned(), ..Page::first(size.max(1)) }
+}
+
+/// Who asks: the name of the key, until callers have tokens of their own.
+pub fn actor(request: &HttpRequest) -> &str {
+    request.key_name.as_deref().unwrap_or("anonymous")
+}
+
+/// What makes a request that is sent twice one request.
+///
+/// # Errors
+/// When the header is there and is no key.
+pub fn idempotency_key(request: &HttpRequest) -> Result<Option<&str>, HttpError> {
+    let Some(key) = request.headers.get("idempotency-key") else { return Ok(None) };
+    match key.parse::<EventId>() {
+        Ok(_) => Ok(Some(key)),
+        Err(problem) => {
+            Err(HttpError::bad_request("IdempotencyKeyInvalid", format!("The header Idempotency-Key {problem}.")))
+        }
+    }
+}
+
+/// The body, as JSON of a form.
+///
+/// # Errors
+/// When there is none, or it has another form. What a field holds is not told: it may be something to
+/// keep.
+pub fn body<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, HttpError> {
+    let text = request.body.as_deref().unwrap_or_default();
+    if text.trim().is_empty() {
+        return Err(HttpError::bad_request("BodyMissing", "The request has no body; send a JSON object, with its Content-Length."));
+    }
+    let mut reader = serde_json::Deserializer::from_str(text);
+    serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let problem = delivery::without_values(&error.inner().to_string());
+        let message = match error.path().to_string().as_str() {
+            "." => format!("The body: {problem}."),
+            path => format!("The body's field `{path}`: {problem}."),
+        };
+        HttpError::bad_request("BodyInvalid", message)
+    })
 }
 
 /// A part of a list.

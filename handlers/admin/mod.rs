@@ -1,5 +1,6 @@
 //! What operators look at, and what the platform does without being told.
 
+pub mod cancel_operation;
 pub mod commands;
 pub mod configurations;
 pub mod dead_letters;
@@ -10,6 +11,8 @@ pub mod health;
 pub mod http;
 pub mod operations;
 pub mod plans;
+pub mod quarantine;
 pub mod resume_operations;
 pub mod tenant_bindings;
 pub mod secret_bindings;
+pub mod writes;

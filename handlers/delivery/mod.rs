@@ -358,21 +358,23 @@ fn payload<C: Command>(message: &Message) -> Result<Message<C>, Refusal> {
             ),
         ));
     }
-    match serde_path_to_error::deserialize::<_, C>(&message.envelope.payload) {
-        Ok(payload) => Ok(message.with(payload)),
-        Err(error) => Err(Refusal::new(
-            ReasonCode::InvalidPayload,
-            format!(
-                "payload.{}: {}. Correct the field and send the command with a new eventId.",
-                error.path(),
-                without_values(&error.inner().to_string())
-            ),
-        )),
-    }
+    read_payload::<C>(&message.envelope.payload).map(|payload| message.with(payload)).map_err(|problem| {
+        let detail = format!("payload.{problem}. Correct the field and send the command with a new eventId.");
+        Refusal::new(ReasonCode::InvalidPayload, detail)
+    })
+}
+
+/// Reads a command's payload.
+///
+/// # Errors
+/// The field and what is wrong with it, e.g. ``reason: missing field `reason` ``.
+pub fn read_payload<C: Command>(payload: &Value) -> Result<C, String> {
+    serde_path_to_error::deserialize::<_, C>(payload)
+        .map_err(|error| format!("{}: {}", error.path(), without_values(&error.inner().to_string())))
 }
 
 /// What a reader says of a field, without what the field holds: it may be something to keep.
-fn without_values(problem: &str) -> String {
+pub fn without_values(problem: &str) -> String {
     match problem.split_once(", expected ") {
         Some((_, expected)) => format!("it must be {}", in_words(expected)),
         None => problem.to_owned(),

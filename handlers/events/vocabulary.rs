@@ -65,6 +65,8 @@ words! {
         PlanRefused,
         TooLarge,
         UnknownCommand,
+        /// An operator ended it.
+        Cancelled,
     }
 
     /// How a command that was not carried out ended.

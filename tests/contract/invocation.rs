@@ -93,9 +93,7 @@ async fn a_request_is_answered_within_the_reply() {
 #[tokio::test]
 async fn a_request_without_a_tenant_is_told_what_is_missing() {
     let body = json!({ "Data": { "req": { "Method": "GET", "Headers": {}, "Query": {}, "Params": {} } }, "Metadata": {} });
-    let reply = expect![[
-        r#"200 {"Outputs":{"res":{"statusCode":400,"headers":{"Content-Type":"application/json; charset=utf-8"},"body":"{\"error\":{\"code\":\"TenantMissing\",\"message\":\"The header x-cs-tenant-id is missing; it names the tenant that is asked about.\"}}"}},"Logs":[],"ReturnValue":null}"#
-    ]];
+    let reply = expect![[r#"200 {"Outputs":{"res":{"statusCode":400,"headers":{"Content-Type":"application/problem+json"},"body":"{\"type\":\"about:blank\",\"title\":\"Bad Request\",\"status\":400,\"detail\":\"The header x-cs-tenant-id is missing; it names the tenant that is asked about.\",\"code\":\"TenantMissing\"}"}},"Logs":[],"ReturnValue":null}"#]];
     replies(&TestPlatform::new(), "Environments", body, reply).await;
 }
 
@@ -130,9 +128,7 @@ fn hundred_megabytes() -> Body {
 async fn a_body_of_a_hundred_megabytes_is_read_to_its_end_and_declined() {
     let platform = TestPlatform::new();
     let (status, reply) = post(router(&platform.platform), "Environments", hundred_megabytes()).await;
-    expect![[
-        r#"200 {"Outputs":{"res":{"statusCode":413,"headers":{"Content-Type":"application/json; charset=utf-8"},"body":"{\"error\":{\"code\":\"RequestTooLarge\",\"message\":\"The request is over 1048576 bytes; send less.\"}}"}},"Logs":[],"ReturnValue":null}"#
-    ]]
+    expect![[r#"200 {"Outputs":{"res":{"statusCode":413,"headers":{"Content-Type":"application/problem+json"},"body":"{\"type\":\"about:blank\",\"title\":\"Payload Too Large\",\"status\":413,\"detail\":\"The request is over 1048576 bytes; send less.\",\"code\":\"RequestTooLarge\"}"}},"Logs":[],"ReturnValue":null}"#]]
     .assert_eq(&format!("{} {reply}", status.as_u16()));
     let (status, reply) = post(router(&platform.platform), "Deploy", hundred_megabytes()).await;
     expect![[r#"500 {"error":"The invocation is larger than any message may be."}"#]]

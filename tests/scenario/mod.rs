@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod configurations;
+mod operators;
 mod provisioning;
 mod rollbacks;
 mod secrets;

@@ -44,7 +44,7 @@ async fn an_image_that_failed_is_not_tried_again() {
     expect![[r#"
         10:15:13 > Deploy deploy-3
         10:15:13 RuntimeDeploymentRequested dep-5758d5fb reservations-api:1.5.0 over reservations-api:1.4.1 <- deploy-3
-        10:15:13 RuntimeCommandFailed deploy-3 Rejected Quarantined: acr.azurecr.io/reservations-api:1.5.0 is quarantined here since `dep-ff46effc` (2026-03-02T10:15:13Z): 2 failures, 1 allowed; in the last sample it answered 500. Deploy another version. <- RuntimeDeploymentRequested
+        10:15:13 RuntimeCommandFailed deploy-3 Rejected Quarantined: acr.azurecr.io/reservations-api:1.5.0 is in quarantine here since 2026-03-02T10:15:13Z, when its health gate kept `dep-ff46effc` out: 2 failures, 1 allowed; in the last sample it answered 500. Deploy another version, or lift it: runtimectl lift dep-ff46effc --reason WHY. <- RuntimeDeploymentRequested
     "#]].assert_eq(&platform.transcript_since(place));
     assert_eq!(platform.traffic(), ["1.4.1=100"]);
 }

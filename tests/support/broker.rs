@@ -188,7 +188,7 @@ fn queues() -> Vec<String> {
         .into_iter()
         .filter_map(|function| match function.trigger {
             Trigger::Queue(queue) => Some(queue),
-            Trigger::Subscription { .. } | Trigger::Timer(_) | Trigger::Get(_) => None,
+            Trigger::Subscription { .. } | Trigger::Timer(_) | Trigger::Http { .. } => None,
         })
         .collect()
 }
@@ -198,7 +198,7 @@ pub fn entity(trigger: &Trigger) -> Option<String> {
     match trigger {
         Trigger::Queue(queue) => Some(queue.clone()),
         Trigger::Subscription { topic, subscription } => Some(format!("{topic}/Subscriptions/{subscription}")),
-        Trigger::Timer(_) | Trigger::Get(_) => None,
+        Trigger::Timer(_) | Trigger::Http { .. } => None,
     }
 }
 

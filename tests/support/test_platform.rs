@@ -39,7 +39,7 @@ use serde_json::Value;
 
 use super::{
     broker::{self, Broker, Held},
-    builders::{Order, TENANT},
+    builders::{Order, PROJECT, TENANT},
     fakes::{compute::FakeCompute, infrastructure::FakeInfrastructure, probe::FakeProbe, vault::FakeVault},
     faulty::{FaultyBus, FaultyStore, Trouble},
     fixed_clock::FixedClock,
@@ -382,6 +382,27 @@ impl TestPlatform {
             HttpRequest { method: "GET".into(), headers, params, ..HttpRequest::default() },
         )
         .await
+    }
+
+    /// Posts to an HTTP function for the tenant of the builders, in the name of the key `olga`.
+    pub async fn post(&self, name: &str, id: Option<&str>, body: Value, idempotency_key: Option<&str>) -> HttpAnswer {
+        let function = self.functions.iter().find(|function| function.name == name).expect("there is such a function");
+        let Run::Http(run) = function.run else { panic!("{name} takes no requests") };
+        let params = id.map(|id| ("id".to_owned(), id.to_owned())).into_iter().collect();
+        let mut headers = BTreeMap::from([("x-cs-tenant-id".to_owned(), TENANT.to_owned())]);
+        headers.insert("x-cs-project-id".to_owned(), PROJECT.to_owned());
+        if let Some(key) = idempotency_key {
+            headers.insert("idempotency-key".to_owned(), key.to_owned());
+        }
+        let request = HttpRequest {
+            method: "POST".into(),
+            headers,
+            params,
+            body: Some(body.to_string()),
+            key_name: Some("olga".into()),
+            ..HttpRequest::default()
+        };
+        run(self.platform.clone(), request).await
     }
 
     /// What became of a command: its status, and the type of the event that ended it.

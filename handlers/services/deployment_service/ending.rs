@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use super::{
     deploy::{ALLOWED, missing},
     refresh,
-    state::{DeploymentStatus, RuntimeDeployment, Serving, Slot},
+    rollback_deployment::history,
+    state::{DeploymentStatus, Origin, Quarantined, RuntimeDeployment, Serving, Slot},
 };
 use crate::{
     events::{
@@ -52,6 +53,7 @@ pub(super) async fn completed(platform: &Platform, operation: &Operation, mut si
     let (mut slot, slot_loaded) = slot(&platform.ledger, &site).await?;
     retire_previous(&platform.ledger, &mut site, &slot, now).await?;
     slot.serving = site.deployment.as_serving();
+    lift_older(&platform.ledger, &mut site, &mut slot).await?;
     // What was wished for before this one was configured is what it was configured with.
     slot.refresh = slot.refresh.take().filter(|wish| Some(wish.wished_at) > site.deployment.configured_at);
     let previous_image = site.deployment.previous.as_ref().map(|previous| previous.image.clone());
@@ -82,6 +84,27 @@ async fn retire_previous(ledger: &Ledger, site: &mut Site, slot: &Slot, now: Tim
     let loaded = ledger.load::<RuntimeDeployment>(&site.commit.partition, before.deployment_id.as_str()).await?;
     let (Some(before), loaded) = loaded.take() else { return Ok(()) };
     site.commit.put(&loaded, &RuntimeDeployment { retired_at: Some(now), weight: 0, weight_in_place: 0, ..before })
+}
+
+/// A newer image that passed ends the quarantine of those before it: going forward is over them. An
+/// image that was there before they failed is no newer one, and going back to it lifts nothing.
+async fn lift_older(ledger: &Ledger, site: &mut Site, slot: &mut Slot) -> Result<(), Fault> {
+    if slot.quarantine.is_empty() || site.deployment.origin != Origin::Deploy {
+        return Ok(());
+    }
+    let history = history(ledger, &site.commit.partition, &site.deployment.module_id).await?;
+    let first = history.iter().filter(|other| other.workload.image == site.deployment.workload.image);
+    let first = first.map(|other| other.requested_at).min().unwrap_or(site.deployment.requested_at);
+    let failed_at = |entry: &Quarantined| {
+        let failed = history.iter().find(|other| other.deployment_id == entry.deployment_id);
+        failed.map_or(entry.at, |failed| failed.requested_at)
+    };
+    let (kept, lifted): (Vec<_>, Vec<_>) = slot.quarantine.drain(..).partition(|entry| failed_at(entry) >= first);
+    slot.quarantine = kept;
+    for entry in lifted {
+        site.note(format!("{} passed, which is newer: the quarantine of {} ends", site.deployment.workload.image, entry.image));
+    }
+    Ok(())
 }
 
 /// What was there before serves again.
@@ -116,8 +139,9 @@ pub(super) async fn rolled_back(platform: &Platform, operation: &Operation, mut 
         health_gate: deployment.gate_result.unwrap_or(HealthGateResult::Skipped),
     });
     let caused_by = match &deployment.cancel {
-        Some(cancel) => cancel.by.clone(),
-        None => deployment.requested_event_id.clone(),
+        // An operator's own order came over HTTP: no message caused it.
+        Some(cancel) if cancel.reason != RolledBackReason::Cancelled => cancel.by.clone(),
+        Some(_) | None => deployment.requested_event_id.clone(),
     };
     let detail = match &restored {
         Some(restored) => format!("`{}` is rolled back; {} serves", deployment.deployment_id, restored.image),

@@ -10,6 +10,7 @@ pub mod deploy;
 mod ending;
 mod quota;
 pub mod on_runtime_configuration;
+pub mod operators;
 pub mod refresh;
 pub mod rollback_deployment;
 mod rolling_back;

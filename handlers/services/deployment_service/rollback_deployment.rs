@@ -20,7 +20,7 @@ use crate::{
     delivery::{self, Command, Decision, Message, Refusal},
     events::{HealthGateResult, ReasonCode, RolledBackReason},
     ids::{DeploymentId, EnvironmentId, ModuleId},
-    ledger::{Commit, Loaded},
+    ledger::{Commit, Ledger, Loaded},
     operations::{self, Kind, NewOperation, Operation},
     outcome::Fault,
     platform::Platform,
@@ -135,11 +135,12 @@ async fn look(platform: &Platform, partition: &Partition, wanted: &Wanted) -> Re
     };
     let (slot, slot_loaded) = ledger.load::<Slot>(partition, &Slot::id(&deployment.module_id)).await?.take();
     let slot = slot.ok_or_else(|| missing("the slot of the deployment"))?;
-    let history = history(platform, partition, &deployment.module_id).await?;
+    let history = history(ledger, partition, &deployment.module_id).await?;
     Ok(Ok(Scene { deployment, loaded, slot, slot_loaded, history }))
 }
 
-async fn history(platform: &Platform, partition: &Partition, module: &ModuleId) -> Result<Vec<RuntimeDeployment>, Fault> {
+/// Deployments of a workload, newest first, as far back as is looked.
+pub(super) async fn history(ledger: &Ledger, partition: &Partition, module: &ModuleId) -> Result<Vec<RuntimeDeployment>, Fault> {
     let filter = Filter {
         equal: vec![("moduleId".to_owned(), module.to_string())],
         since: None,
@@ -148,7 +149,7 @@ async fn history(platform: &Platform, partition: &Partition, module: &ModuleId) 
     let mut page = Page::first(100);
     let mut history = Vec::new();
     for _ in 0..PAGES_MAX {
-        let listing = platform.ledger.query::<RuntimeDeployment>(partition, &filter, &page).await?;
+        let listing = ledger.query::<RuntimeDeployment>(partition, &filter, &page).await?;
         history.extend(listing.items.into_iter().map(|(_, deployment)| deployment));
         match listing.next {
             Some(next) => page.after = Some(next),

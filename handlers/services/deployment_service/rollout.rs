@@ -86,10 +86,12 @@ async fn requested(platform: &Platform, operation: &Operation, mut site: Site) -
     let image = site.deployment.workload.image.clone();
     if let Some(entry) = slot.as_ref().and_then(|slot| slot.quarantined(&image)) {
         let detail = format!(
-            "{image} is quarantined here since `{}` ({}): {}. Deploy another version.",
-            entry.deployment_id,
+            "{image} is in quarantine here since {}, when {} kept `{}` out: {}. Deploy another version, or lift it: runtimectl lift {} --reason WHY.",
             crate::envelope::whole_seconds::text(entry.at),
-            entry.reason
+            entry.by.as_deref().unwrap_or("the platform"),
+            entry.deployment_id,
+            entry.reason.trim_end_matches('.'),
+            entry.deployment_id
         );
         return ending::failed(platform, operation, site, CommandOutcome::Rejected, ReasonCode::Quarantined, detail).await;
     }

@@ -140,7 +140,7 @@ pub struct Serving {
 #[serde(rename_all = "camelCase")]
 pub struct Cancel {
     pub reason: RolledBackReason,
-    /// The eventId of the message that gave the order.
+    /// The eventId of the message that gave the order; for `Cancelled`, the operator's order.
     pub by: String,
     /// The RollbackDeployment behind it, whose sender waits for an end too.
     #[serde(default)]
@@ -399,6 +399,9 @@ pub struct Quarantined {
     pub deployment_id: DeploymentId,
     pub at: Timestamp,
     pub reason: String,
+    /// Who kept it out, in words.
+    #[serde(default)]
+    pub by: Option<String>,
 }
 
 impl State for Slot {
@@ -435,6 +438,10 @@ impl Slot {
             deployment_id: deployment.deployment_id.clone(),
             at: now,
             reason: reason.to_owned(),
+            by: Some(match &deployment.cancel {
+                Some(Cancel { reason: RolledBackReason::Operator, by, .. }) => format!("RollbackDeployment `{by}`"),
+                Some(_) | None => "its health gate".to_owned(),
+            }),
         });
         let excess = self.quarantine.len().saturating_sub(QUARANTINE_MAX);
         self.quarantine.drain(..excess);

@@ -542,6 +542,7 @@ fn fail(site: Site, operation: &Operation, code: ReasonCode, detail: String) -> 
 pub async fn give_up(platform: &Platform, operation: &Operation, why: &GiveUp) -> Result<Step, Fault> {
     let site = site(platform, operation).await?;
     let code = match why {
+        _ if operation.cancel.is_some() => ReasonCode::Cancelled,
         GiveUp::Deadline => ReasonCode::TimedOut,
         GiveUp::Rejected { .. } | GiveUp::Attempts { .. } => ReasonCode::ProvisioningFailed,
     };
