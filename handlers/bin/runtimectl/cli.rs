@@ -137,7 +137,7 @@ pub enum Wire {
     Masstransit,
 }
 
-/// Show environments, deployments, operations, tenant bindings, plans or events
+/// Show environments, deployments, operations, configurations, bindings, plans or events
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     runtimectl get deployments --environment env-3a6e1f0c\n  \
@@ -170,6 +170,10 @@ pub enum Kind {
     Operations,
     #[value(alias = "tenant-binding", alias = "tb")]
     TenantBindings,
+    #[value(alias = "configuration", alias = "cfg")]
+    Configurations,
+    #[value(alias = "secret-binding", alias = "sb")]
+    SecretBindings,
     #[value(alias = "plan")]
     Plans,
     #[value(alias = "event", alias = "evt")]

@@ -53,6 +53,8 @@ fn path(kind: Kind) -> &'static str {
         Kind::Deployments => "deployments",
         Kind::Operations => "operations",
         Kind::TenantBindings => "tenant-bindings",
+        Kind::Configurations => "configurations",
+        Kind::SecretBindings => "secret-bindings",
         Kind::Plans => "plans",
         Kind::Events => "events",
     }
@@ -65,14 +67,23 @@ async fn list(client: &Client, args: &GetArgs) -> Result<Listed, Failure> {
     let mut query = Vec::new();
     if let Some(environment) = &args.environment {
         match args.kind {
-            Kind::Deployments | Kind::Operations | Kind::TenantBindings => query.push(("environmentId", environment.as_str())),
+            Kind::Deployments
+            | Kind::Operations
+            | Kind::TenantBindings
+            | Kind::Configurations
+            | Kind::SecretBindings => query.push(("environmentId", environment.as_str())),
             Kind::Environments | Kind::Plans | Kind::Events => return Err(unknown("--environment")),
         }
     }
     if let Some(module) = &args.module {
         match args.kind {
-            Kind::Deployments => query.push(("moduleId", module.as_str())),
-            Kind::Environments | Kind::Operations | Kind::TenantBindings | Kind::Plans | Kind::Events => {
+            Kind::Deployments | Kind::SecretBindings => query.push(("moduleId", module.as_str())),
+            Kind::Environments
+            | Kind::Operations
+            | Kind::TenantBindings
+            | Kind::Configurations
+            | Kind::Plans
+            | Kind::Events => {
                 return Err(unknown("--module"));
             }
         }
@@ -85,7 +96,12 @@ async fn list(client: &Client, args: &GetArgs) -> Result<Listed, Failure> {
             let (items, complete) = Feed::new(None, None).rest(client, limit).await?;
             Ok(Listed { items, more: !complete })
         }
-        Kind::Environments | Kind::Deployments | Kind::Operations | Kind::TenantBindings => {
+        Kind::Environments
+        | Kind::Deployments
+        | Kind::Operations
+        | Kind::TenantBindings
+        | Kind::Configurations
+        | Kind::SecretBindings => {
             Ok(client.list(path(args.kind), &query, limit).await?)
         }
     }
@@ -133,6 +149,23 @@ fn columns(kind: Kind) -> &'static [(&'static str, Cell)] {
             ("MODEL", |item, _| text(item, "isolationModel")),
             ("SERVICES", |item, _| text(&item["quota"], "maxServices")),
             ("REPLICAS", |item, _| text(&item["quota"], "maxReplicas")),
+            ("AGE", |item, now| aged(item, "boundAt", now)),
+        ],
+        Kind::Configurations => &[
+            ("CONFIGURATION", |item, _| text(item, "configurationId")),
+            ("ENVIRONMENT", |item, _| text(item, "environmentId")),
+            ("VERSION", |item, _| text(item, "version")),
+            ("STATUS", |item, _| text(item, "status")),
+            ("AGE", |item, now| aged(item, "publishedAt", now)),
+            ("REASON", |item, _| text(item, "reason")),
+        ],
+        Kind::SecretBindings => &[
+            ("BINDING", |item, _| text(item, "secretBindingId")),
+            ("ENVIRONMENT", |item, _| text(item, "environmentId")),
+            ("MODULE", |item, _| text(item, "moduleId")),
+            ("SECRET", |item, _| text(item, "secretName")),
+            ("VERSION", |item, _| text(item, "version")),
+            ("STATUS", |item, _| text(item, "status")),
             ("AGE", |item, now| aged(item, "boundAt", now)),
         ],
         Kind::Plans => &[("PLAN", |item, _| text(item, "planId"))],
@@ -238,7 +271,16 @@ mod tests {
     #[test]
     fn every_list_has_columns_and_what_is_absent_is_empty() {
         for kind in
-            [Kind::Environments, Kind::Deployments, Kind::Operations, Kind::TenantBindings, Kind::Plans, Kind::Events]
+            [
+                Kind::Environments,
+                Kind::Deployments,
+                Kind::Operations,
+                Kind::TenantBindings,
+                Kind::Configurations,
+                Kind::SecretBindings,
+                Kind::Plans,
+                Kind::Events,
+            ]
         {
             let grid = grid(kind, &[json!({})], Timestamp::UNIX_EPOCH);
             assert_eq!(grid.header.len(), grid.rows[0].len());
