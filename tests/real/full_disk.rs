@@ -28,7 +28,7 @@ const MESSAGE_BYTES: usize = 200 * 1024;
 /// Messages that fill the disk, at most.
 const MESSAGES_MAX: usize = 1000;
 /// A queue that no function reads yet, so that what is sent to it stays.
-const QUEUE: &str = "bind-secret";
+const QUEUE: &str = "remediate-drift";
 /// How long a command may take to its end.
 const END: Duration = Duration::from_secs(40);
 
