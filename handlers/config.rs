@@ -34,8 +34,16 @@ pub const SETTINGS: &[Setting] = &[
         meaning: "What the hosts of Key Vaults lie under, without a port; tokens go to no other.",
         default: Some("vault.azure.net"),
     },
-    Setting { name: "AZURE_SUBSCRIPTION_ID", meaning: "The subscription that environments are made in.", default: None },
-    Setting { name: "AZURE_DIRECTORY_ID", meaning: "The directory (Entra tenant) of that subscription.", default: None },
+    Setting {
+        name: "AZURE_SUBSCRIPTION_ID",
+        meaning: "The subscription that environments are made in.",
+        default: None,
+    },
+    Setting {
+        name: "AZURE_DIRECTORY_ID",
+        meaning: "The directory (Entra tenant) of that subscription.",
+        default: None,
+    },
     Setting {
         name: "AZURE_CREDENTIAL",
         meaning: "How to get tokens: `managed`, `workload` or `cli`.",
@@ -121,7 +129,8 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn text(&mut self, name: &'static str) -> String {
-        let setting = SETTINGS.iter().find(|setting| setting.name == name).expect("every setting is in the list");
+        let setting =
+            SETTINGS.iter().find(|setting| setting.name == name).expect("every setting is in the list");
         match (self.given.get(name), setting.default) {
             (Some(value), _) if !value.trim().is_empty() => value.trim().to_owned(),
             (_, Some(default)) => default.to_owned(),
@@ -148,7 +157,8 @@ impl Reader<'_> {
         let value = self.text(name);
         let is_https = url::Url::parse(&value).is_ok_and(|url| url.scheme() == "https" && url.has_host());
         if !value.is_empty() && !is_https {
-            self.problems.push(format!("`{name}` is `{value}`; it must be an https address: tokens are sent to it"));
+            self.problems
+                .push(format!("`{name}` is `{value}`; it must be an https address: tokens are sent to it"));
         }
         value.trim_end_matches('/').to_owned()
     }

@@ -17,12 +17,13 @@ use crate::{
     platform::Platform,
     services::{
         deployment_service::{
-            deploy::Deploy, on_runtime_configuration::OnRuntimeConfiguration, rollback_deployment::RollbackDeployment,
+            deploy::Deploy, on_runtime_configuration::OnRuntimeConfiguration,
+            rollback_deployment::RollbackDeployment,
         },
         runtime_configuration_service::publish_configuration::PublishConfiguration,
         runtime_environment_service::provision_environment::ProvisionEnvironment,
-        tenant_runtime_isolation_service::{bind_tenant::BindTenant, tenant_view},
         secret_binding_service::bind_secret::BindSecret,
+        tenant_runtime_isolation_service::{bind_tenant::BindTenant, tenant_view},
     },
 };
 
@@ -62,7 +63,9 @@ pub fn all() -> Vec<Function> {
             Box::pin(async move { admin::resume_operations::run(&platform).await })
         }),
         // What operators read.
-        get("Health", "v1/runtime/health", |platform, _| Box::pin(async move { admin::health::get(&platform) })),
+        get("Health", "v1/runtime/health", |platform, _| {
+            Box::pin(async move { admin::health::get(&platform) })
+        }),
         get("Environments", "v1/runtime/environments/{id?}", |platform, request| {
             Box::pin(async move { admin::environments::get(&platform, &request).await })
         }),
@@ -115,11 +118,17 @@ pub struct Function {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trigger {
     Queue(String),
-    Subscription { topic: &'static str, subscription: &'static str },
+    Subscription {
+        topic: &'static str,
+        subscription: &'static str,
+    },
     /// Six fields: second, minute, hour, day, month, day of the week.
     Timer(&'static str),
     /// The route is under the host's prefix.
-    Http { method: &'static str, route: &'static str },
+    Http {
+        method: &'static str,
+        route: &'static str,
+    },
 }
 
 type Running<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -144,19 +153,35 @@ fn subscription<S: Subscriber>() -> Function {
     Function { name: S::NAME, trigger, run: Run::Message(run) }
 }
 
-fn queue(name: &'static str, queue: &str, run: fn(Platform, QueueMessage) -> Running<Result<(), Fault>>) -> Function {
+fn queue(
+    name: &'static str,
+    queue: &str,
+    run: fn(Platform, QueueMessage) -> Running<Result<(), Fault>>,
+) -> Function {
     Function { name, trigger: Trigger::Queue(queue.to_owned()), run: Run::Message(run) }
 }
 
-fn timer(name: &'static str, schedule: &'static str, run: fn(Platform) -> Running<Result<(), Fault>>) -> Function {
+fn timer(
+    name: &'static str,
+    schedule: &'static str,
+    run: fn(Platform) -> Running<Result<(), Fault>>,
+) -> Function {
     Function { name, trigger: Trigger::Timer(schedule), run: Run::Timer(run) }
 }
 
-fn get(name: &'static str, route: &'static str, run: fn(Platform, HttpRequest) -> Running<HttpAnswer>) -> Function {
+fn get(
+    name: &'static str,
+    route: &'static str,
+    run: fn(Platform, HttpRequest) -> Running<HttpAnswer>,
+) -> Function {
     Function { name, trigger: Trigger::Http { method: "get", route }, run: Run::Http(run) }
 }
 
-fn post(name: &'static str, route: &'static str, run: fn(Platform, HttpRequest) -> Running<HttpAnswer>) -> Function {
+fn post(
+    name: &'static str,
+    route: &'static str,
+    run: fn(Platform, HttpRequest) -> Running<HttpAnswer>,
+) -> Function {
     Function { name, trigger: Trigger::Http { method: "post", route }, run: Run::Http(run) }
 }
 

@@ -228,7 +228,8 @@ impl TenantBindingId {
     /// A binding is one tenant in one environment. Where another tenant's binding of the environment
     /// sits already, the next ordinal is taken.
     pub fn derived(owner: &TenantId, environment: &EnvironmentId, bound: &TenantId, ordinal: u32) -> Self {
-        let parts = ["tenant-binding", owner.as_str(), environment.as_str(), bound.as_str(), &ordinal.to_string()];
+        let parts =
+            ["tenant-binding", owner.as_str(), environment.as_str(), bound.as_str(), &ordinal.to_string()];
         Self(format!("tb-{}", eight(derive(&parts))))
     }
 }

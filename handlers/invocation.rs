@@ -85,7 +85,10 @@ impl HttpAnswer {
     pub fn problem(status: u16, code: &str, detail: &str) -> Self {
         let title = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
         let title = title.unwrap_or("No success");
-        Self::new(status, json!({ "type": "about:blank", "title": title, "status": status, "detail": detail, "code": code }))
+        Self::new(
+            status,
+            json!({ "type": "about:blank", "title": title, "status": status, "detail": detail, "code": code }),
+        )
     }
 }
 
@@ -101,7 +104,8 @@ impl Invocation {
     /// # Errors
     /// When the binding is missing or not binary.
     pub fn message(&self) -> Result<QueueMessage, InvocationError> {
-        let body = self.data.get(TRIGGER).and_then(Value::as_str).ok_or(InvocationError::NoBinding(TRIGGER))?;
+        let body =
+            self.data.get(TRIGGER).and_then(Value::as_str).ok_or(InvocationError::NoBinding(TRIGGER))?;
         let body = BASE64_STANDARD.decode(body).map_err(|_| InvocationError::NotBinary(TRIGGER))?;
         let properties = match self.metadata_value("ApplicationProperties") {
             Some(Value::Object(properties)) => properties,
@@ -111,7 +115,10 @@ impl Invocation {
             body,
             message_id: self.metadata_text("MessageId"),
             content_type: self.metadata_text("ContentType"),
-            delivery_count: self.metadata_text("DeliveryCount").and_then(|count| count.parse().ok()).unwrap_or(1),
+            delivery_count: self
+                .metadata_text("DeliveryCount")
+                .and_then(|count| count.parse().ok())
+                .unwrap_or(1),
             enqueued_at: self.metadata_text("EnqueuedTime").and_then(|at| at.parse().ok()),
             properties,
         })
@@ -254,7 +261,9 @@ pub fn request(bytes: &[u8]) -> Result<HttpRequest, InvocationError> {
         query: texts(query),
         params: texts(params),
         body,
-        key_name: claims.find(|claim| claim.r#type.as_deref() == Some(KEY_NAME_CLAIM)).and_then(|claim| claim.value),
+        key_name: claims
+            .find(|claim| claim.r#type.as_deref() == Some(KEY_NAME_CLAIM))
+            .and_then(|claim| claim.value),
     })
 }
 
@@ -277,7 +286,8 @@ pub fn done() -> Value {
 /// The answer to an HTTP request. The body is a text with its own content type: the host writes an
 /// object without one. That type is the caller's alone; the reply around it is always JSON.
 pub fn answer(answer: &HttpAnswer) -> Value {
-    let content_type = if answer.status < 400 { "application/json; charset=utf-8" } else { "application/problem+json" };
+    let content_type =
+        if answer.status < 400 { "application/json; charset=utf-8" } else { "application/problem+json" };
     let mut headers = json!({ "Content-Type": content_type });
     if let Some(location) = &answer.location {
         headers["Location"] = json!(location);
@@ -320,7 +330,8 @@ mod tests {
     #[test]
     fn a_single_encoded_string_is_taken_as_it_is() {
         let invocation =
-            Invocation::read(br#"{"Data":{"message":""},"Metadata":{"MessageId":"m-1","DeliveryCount":2}}"#).unwrap();
+            Invocation::read(br#"{"Data":{"message":""},"Metadata":{"MessageId":"m-1","DeliveryCount":2}}"#)
+                .unwrap();
         let message = invocation.message().unwrap();
         assert_eq!((message.message_id.as_deref(), message.delivery_count), (Some("m-1"), 2));
     }

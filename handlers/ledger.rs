@@ -32,7 +32,8 @@ pub const MESSAGE: &str = "message";
 pub const INBOX: &str = "inbox";
 
 /// Stands in for the namespace where only the size counts: no host name is longer.
-const NAMESPACE_LENGTH_MAX: &str = "namespace-of-fifty-characters-which-is-the-longest.servicebus.windows.net";
+const NAMESPACE_LENGTH_MAX: &str =
+    "namespace-of-fifty-characters-which-is-the-longest.servicebus.windows.net";
 
 /// A document's body, with a kind and a version of its form.
 pub trait State: Serialize + DeserializeOwned + Send + Sync {
@@ -299,7 +300,10 @@ impl Commit {
             return Err(Fault::Rejected {
                 doing: format!("recording {}", envelope.event_type),
                 code: "TooLarge".to_owned(),
-                detail: format!("the event has {} bytes, {PUBLISHED_BYTES_MAX} are allowed", published.body.len()),
+                detail: format!(
+                    "the event has {} bytes, {PUBLISHED_BYTES_MAX} are allowed",
+                    published.body.len()
+                ),
             });
         }
         let text = envelope.canonical();
@@ -335,7 +339,10 @@ impl Commit {
 fn document<S: State>(id: &str, state: &S, stored: &Map<String, Value>) -> Result<Document, Fault> {
     let body = serde_json::to_value(state).map_err(|error| unwritable(S::KIND, error))?;
     let Value::Object(mut body) = body else {
-        return Err(Fault::Unreadable { doing: format!("writing a {}", S::KIND), source: "it is not an object".into() });
+        return Err(Fault::Unreadable {
+            doing: format!("writing a {}", S::KIND),
+            source: "it is not an object".into(),
+        });
     };
     for (name, value) in stored {
         if !body.contains_key(name) {
@@ -382,7 +389,8 @@ impl Ledger {
     /// When the store is away, or the document cannot be read by this version.
     pub async fn load<S: State>(&self, partition: &Partition, id: &str) -> Result<Loaded<S>, Fault> {
         let key = Key { partition: partition.clone(), id: id.to_owned() };
-        let stored = self.store.read(&key).await.map_err(|fault| translate(fault, &format!("reading `{id}`")))?;
+        let stored =
+            self.store.read(&key).await.map_err(|fault| translate(fault, &format!("reading `{id}`")))?;
         match stored {
             None => Ok(Self::absent(id)),
             Some(stored) => read_state(stored.document, stored.etag),
@@ -400,11 +408,10 @@ impl Ledger {
     /// [`Fault::Conflict`] when somebody else wrote one of the documents first.
     pub async fn commit(&self, commit: Commit) -> Result<Committed, Fault> {
         let Commit { partition, now: _, writes, outbox } = commit;
-        let etags = self
-            .store
-            .commit(&partition, writes.clone())
-            .await
-            .map_err(|fault| translate(fault, &format!("committing to `{}`", partition.environment_id)))?;
+        let etags =
+            self.store.commit(&partition, writes.clone()).await.map_err(|fault| {
+                translate(fault, &format!("committing to `{}`", partition.environment_id))
+            })?;
         let outbox = writes
             .into_iter()
             .zip(etags)
@@ -456,13 +463,23 @@ impl Ledger {
     }
 
     /// Documents of a state's kind of one tenant.
-    pub async fn list<S: State>(&self, tenant: &TenantId, filter: &Filter, page: &Page) -> Result<PageOf<S>, Fault> {
+    pub async fn list<S: State>(
+        &self,
+        tenant: &TenantId,
+        filter: &Filter,
+        page: &Page,
+    ) -> Result<PageOf<S>, Fault> {
         let listing = self.store.list(tenant.as_str(), S::KIND, filter, page).await;
         read_page(listing.map_err(|fault| translate(fault, &format!("listing {}s", S::KIND)))?)
     }
 
     /// The one document of a tenant whose member `name` is `value`, wherever it is.
-    pub async fn find<S: State>(&self, tenant: &TenantId, name: &str, value: &str) -> Result<Option<S>, Fault> {
+    pub async fn find<S: State>(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        value: &str,
+    ) -> Result<Option<S>, Fault> {
         let filter = Filter { equal: vec![(name.to_owned(), value.to_owned())], ..Filter::default() };
         let page = self.list::<S>(tenant, &filter, &Page::first(1)).await?;
         Ok(page.items.into_iter().next().map(|(_, state)| state))
@@ -470,13 +487,17 @@ impl Ledger {
 
     /// Documents of a kind that want to be looked at, as they are stored.
     pub async fn due(&self, kind: &str, until: Timestamp, page: &Page) -> Result<Listing, Fault> {
-        self.store.due(kind, until, page).await.map_err(|fault| translate(fault, &format!("looking for {kind}s that are due")))
+        self.store
+            .due(kind, until, page)
+            .await
+            .map_err(|fault| translate(fault, &format!("looking for {kind}s that are due")))
     }
 
     /// One document as it is stored.
     pub async fn raw(&self, partition: &Partition, id: &str) -> Result<Option<(Document, Etag)>, Fault> {
         let key = Key { partition: partition.clone(), id: id.to_owned() };
-        let stored = self.store.read(&key).await.map_err(|fault| translate(fault, &format!("reading `{id}`")))?;
+        let stored =
+            self.store.read(&key).await.map_err(|fault| translate(fault, &format!("reading `{id}`")))?;
         Ok(stored.map(|stored| (stored.document, stored.etag)))
     }
 }
@@ -502,7 +523,10 @@ fn read_page<S: State>(listing: Listing) -> Result<PageOf<S>, Fault> {
 /// Reads a stored document as a state, through the state's upcaster.
 pub fn read_state<S: State>(document: Document, etag: Etag) -> Result<Loaded<S>, Fault> {
     let Document { id, kind, v, body, .. } = document;
-    let unreadable = |source: crate::outcome::Source| Fault::Unreadable { doing: format!("reading the {kind} `{id}`"), source };
+    let unreadable = |source: crate::outcome::Source| Fault::Unreadable {
+        doing: format!("reading the {kind} `{id}`"),
+        source,
+    };
     if v > S::V {
         // A newer version runs beside this one; it will take the message.
         return Err(unreadable(format!("it is of form {v}, this version reads up to {}", S::V).into()));
@@ -523,8 +547,9 @@ fn translate(fault: StoreFault, doing: &str) -> Fault {
             code: "TooLarge".to_owned(),
             detail: format!("{writes} documents with {bytes} bytes are more than one commit may carry"),
         },
-        StoreFault::Unavailable { .. } => Fault::Transient { doing: doing.to_owned(), retry_after: None, source: fault.into() },
+        StoreFault::Unavailable { .. } => {
+            Fault::Transient { doing: doing.to_owned(), retry_after: None, source: fault.into() }
+        }
         StoreFault::Corrupt { .. } => Fault::Unreadable { doing: doing.to_owned(), source: fault.into() },
     }
 }
-

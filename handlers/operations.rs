@@ -185,9 +185,14 @@ pub enum Then {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GiveUp {
     /// The other side will not do it.
-    Rejected { code: String, detail: String },
+    Rejected {
+        code: String,
+        detail: String,
+    },
     /// Every attempt of the step ended in death or error.
-    Attempts { detail: String },
+    Attempts {
+        detail: String,
+    },
     Deadline,
 }
 
@@ -196,7 +201,9 @@ impl GiveUp {
     pub fn sentence(&self) -> String {
         match self {
             Self::Rejected { code, detail } => format!("{detail} ({code})"),
-            Self::Attempts { detail } => format!("{ATTEMPTS_MAX} attempts ended without a result; the last: {detail}"),
+            Self::Attempts { detail } => {
+                format!("{ATTEMPTS_MAX} attempts ended without a result; the last: {detail}")
+            }
             Self::Deadline => "it did not end in the time that is allowed for it".to_owned(),
         }
     }
@@ -235,7 +242,12 @@ pub fn begin(commit: &mut Commit, new: NewOperation) -> Result<(), Fault> {
 }
 
 /// Starts an operation that was waiting for its turn.
-pub fn start(commit: &mut Commit, loaded: &Loaded<Operation>, operation: Operation, allowed: SignedDuration) -> Result<(), Fault> {
+pub fn start(
+    commit: &mut Commit,
+    loaded: &Loaded<Operation>,
+    operation: Operation,
+    allowed: SignedDuration,
+) -> Result<(), Fault> {
     let now = commit.now;
     let operation = Operation {
         tick: operation.tick + 1,
@@ -262,7 +274,13 @@ pub fn dismiss(
 }
 
 /// Has an operation give up at its next step, for this reason; `by` is the order's id.
-pub fn cancel(commit: &mut Commit, loaded: &Loaded<Operation>, operation: Operation, by: &str, why: &str) -> Result<(), Fault> {
+pub fn cancel(
+    commit: &mut Commit,
+    loaded: &Loaded<Operation>,
+    operation: Operation,
+    by: &str,
+    why: &str,
+) -> Result<(), Fault> {
     nudge(commit, &operation, by)?;
     commit.put(loaded, &Operation { cancel: Some(why.to_owned()), ..operation })
 }
@@ -275,7 +293,11 @@ pub fn nudge(commit: &mut Commit, operation: &Operation, why: &str) -> Result<()
     commit.message(&message)
 }
 
-fn tick_message(operation: &Operation, now: Timestamp, at: Option<Timestamp>) -> Result<OutboxMessage, Fault> {
+fn tick_message(
+    operation: &Operation,
+    now: Timestamp,
+    at: Option<Timestamp>,
+) -> Result<OutboxMessage, Fault> {
     let tick = Tick {
         tenant_id: operation.lineage.tenant_id.clone(),
         environment_id: operation.environment_id.clone(),
@@ -414,7 +436,11 @@ async fn take_step(platform: &Platform, operation: &Operation) -> Result<Step, F
     }
     let step = match operation.kind {
         Kind::Provision => {
-            tokio::time::timeout(STEP_TIMEOUT, runtime_environment_service::provision_environment::step(platform, operation)).await
+            tokio::time::timeout(
+                STEP_TIMEOUT,
+                runtime_environment_service::provision_environment::step(platform, operation),
+            )
+            .await
         }
         Kind::Deploy | Kind::Rollback => {
             tokio::time::timeout(STEP_TIMEOUT, deployment_service::rollout::step(platform, operation)).await
@@ -434,7 +460,9 @@ async fn take_step(platform: &Platform, operation: &Operation) -> Result<Step, F
     };
     match fault {
         Fault::Conflict { .. } => Err(fault),
-        Fault::Rejected { code, detail, .. } => give_up(platform, operation, GiveUp::Rejected { code, detail }).await,
+        Fault::Rejected { code, detail, .. } => {
+            give_up(platform, operation, GiveUp::Rejected { code, detail }).await
+        }
         Fault::Transient { retry_after: Some(after), .. } => {
             // The other side asked for patience: that is a wait, not a failed attempt.
             Ok(retry(operation, now, Then::Wait(after), "asked to wait"))
@@ -452,14 +480,24 @@ async fn take_step(platform: &Platform, operation: &Operation) -> Result<Step, F
 
 fn retry(operation: &Operation, now: Timestamp, then: Then, why: &str) -> Step {
     let partition = Partition::environment(&operation.lineage.tenant_id, &operation.environment_id);
-    Step { commit: Commit::new(partition, now), label: "", notes: vec![format!("{why}; comes again")], then, outcome: None }
+    Step {
+        commit: Commit::new(partition, now),
+        label: "",
+        notes: vec![format!("{why}; comes again")],
+        then,
+        outcome: None,
+    }
 }
 
 async fn give_up(platform: &Platform, operation: &Operation, why: GiveUp) -> Result<Step, Fault> {
     info!(operation.id = %operation.operation_id, "`{}` gives up at {}: {}", operation.operation_id, operation.step, why.sentence());
     match operation.kind {
-        Kind::Provision => runtime_environment_service::provision_environment::give_up(platform, operation, &why).await,
-        Kind::Deploy | Kind::Rollback => deployment_service::rollout::give_up(platform, operation, &why).await,
+        Kind::Provision => {
+            runtime_environment_service::provision_environment::give_up(platform, operation, &why).await
+        }
+        Kind::Deploy | Kind::Rollback => {
+            deployment_service::rollout::give_up(platform, operation, &why).await
+        }
         Kind::Configure => runtime_configuration_service::give_up(platform, operation, &why).await,
         Kind::BindSecret => bind_secret::give_up(platform, operation, &why).await,
     }
@@ -513,11 +551,17 @@ fn conclude(
     Ok((commit, goes_on))
 }
 
-fn wait(operation: &mut Operation, commit: &mut Commit, now: Timestamp, after: Option<Duration>) -> Result<(), Fault> {
+fn wait(
+    operation: &mut Operation,
+    commit: &mut Commit,
+    now: Timestamp,
+    after: Option<Duration>,
+) -> Result<(), Fault> {
     operation.attempt = 0;
     operation.lease_until = None;
     operation.tick += 1;
-    let at = after.map(|after| whole_second(now + SignedDuration::try_from(after).unwrap_or(SignedDuration::MAX)));
+    let at =
+        after.map(|after| whole_second(now + SignedDuration::try_from(after).unwrap_or(SignedDuration::MAX)));
     operation.due = Some(at.unwrap_or(now) + TICK_GRACE);
     commit.message(&tick_message(operation, now, at.filter(|at| *at > now))?)
 }

@@ -81,7 +81,11 @@ pub async fn sweep(platform: &Platform) -> Result<SweepReport, Fault> {
     Ok(report)
 }
 
-async fn send_all(platform: &Platform, partition: &Partition, outbox: Vec<(Document, Etag)>) -> Result<(), Fault> {
+async fn send_all(
+    platform: &Platform,
+    partition: &Partition,
+    outbox: Vec<(Document, Etag)>,
+) -> Result<(), Fault> {
     let mut sent = Vec::with_capacity(outbox.len());
     let mut result = Ok(());
     for (document, etag) in outbox {
@@ -139,8 +143,10 @@ fn state<S: crate::ledger::State>(document: &Document, etag: &Etag) -> Result<S,
 
 /// An event as the bus takes it.
 fn outgoing_event(platform: &Platform, event: &OutboxEvent) -> Result<Outgoing, Fault> {
-    let envelope: Envelope = serde_json::from_str(&event.envelope)
-        .map_err(|error| Fault::Unreadable { doing: format!("reading the event `{}`", event.event_id), source: error.into() })?;
+    let envelope: Envelope = serde_json::from_str(&event.envelope).map_err(|error| Fault::Unreadable {
+        doing: format!("reading the event `{}`", event.event_id),
+        source: error.into(),
+    })?;
     let published = masstransit::publish(
         &envelope,
         &event.schema_version,

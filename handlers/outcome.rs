@@ -41,7 +41,8 @@ pub fn chain(error: &dyn Error) -> String {
     while let Some(cause) = next {
         let told = cause.to_string();
         if !text.contains(&told) {
-            fmt::Write::write_fmt(&mut text, format_args!(": {told}")).expect("a String takes all that is written");
+            fmt::Write::write_fmt(&mut text, format_args!(": {told}"))
+                .expect("a String takes all that is written");
         }
         next = cause.source();
     }

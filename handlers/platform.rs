@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     ledger::Ledger,
     masstransit::WireFormat,
-    ports::{bus::Bus, clock::Clock, compute::Compute, infrastructure::Infrastructure, probe::Probe, vault::Vault},
+    ports::{
+        bus::Bus, clock::Clock, compute::Compute, infrastructure::Infrastructure, probe::Probe, vault::Vault,
+    },
 };
 
 /// The ports, and what the settings say. Cheap to clone.

@@ -153,5 +153,9 @@ async fn read(body: Body) -> Result<Vec<u8>, TooLarge> {
 }
 
 fn too_large() -> HttpAnswer {
-    HttpAnswer::problem(413, "RequestTooLarge", &format!("The request is over {INVOCATION_BYTES_MAX} bytes; send less."))
+    HttpAnswer::problem(
+        413,
+        "RequestTooLarge",
+        &format!("The request is over {INVOCATION_BYTES_MAX} bytes; send less."),
+    )
 }

@@ -91,7 +91,9 @@ async fn end(
         return operators::cancel(&platform.ledger, commit, (operation, loaded), &order.id(), &why).await;
     }
     if operation.kind == Kind::Rollback {
-        return Ok(Err(format!("`{id}` goes back to what is known to be good and is brought to its end; send Deploy for another version.")));
+        return Ok(Err(format!(
+            "`{id}` goes back to what is known to be good and is brought to its end; send Deploy for another version."
+        )));
     }
     operations::cancel(commit, &loaded, operation, &order.id(), &why)?;
     Ok(Ok(()))

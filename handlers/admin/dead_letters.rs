@@ -67,7 +67,9 @@ impl State for DeadLetter {
 /// When the store is away: the message then comes again.
 pub async fn file(platform: &Platform, delivered: &QueueMessage) -> Result<(), Fault> {
     let original = original(delivered);
-    let text = |names: [&str; 2]| names.iter().find_map(|name| delivered.properties.get(*name)?.as_str().map(str::to_owned));
+    let text = |names: [&str; 2]| {
+        names.iter().find_map(|name| delivered.properties.get(*name)?.as_str().map(str::to_owned))
+    };
     let understood = delivery::understand(platform, "DeadLetters", &original).ok();
     let now = platform.clock.now();
     let own = delivery::own_id(delivered);
@@ -84,14 +86,23 @@ pub async fn file(platform: &Platform, delivered: &QueueMessage) -> Result<(), F
         body: BASE64_STANDARD.encode(&original.body),
         filed_at: now,
     };
-    warn!(reason = letter.reason, "`{}` is filed: {}", letter.dead_letter_id, letter.detail.as_deref().unwrap_or("no detail"));
+    warn!(
+        reason = letter.reason,
+        "`{}` is filed: {}",
+        letter.dead_letter_id,
+        letter.detail.as_deref().unwrap_or("no detail")
+    );
     let day = now.strftime("%Y%m%d").to_string();
     let mut commit = Commit::new(Partition::platform(&format!("dead-letters-{day}")), now);
     commit.overwrite(&letter.dead_letter_id, &letter)?;
     platform.ledger.commit(commit).await?;
     match understood {
         // What its own function could not read may have lost, on the way here, what contradicted it.
-        Some(message) if letter.reason != "Unreadable" && COMMANDS.contains(&message.envelope.event_type.as_str()) => answer(platform, &message, &letter).await,
+        Some(message)
+            if letter.reason != "Unreadable" && COMMANDS.contains(&message.envelope.event_type.as_str()) =>
+        {
+            answer(platform, &message, &letter).await
+        }
         Some(_) | None => Ok(()),
     }
 }
@@ -117,7 +128,10 @@ async fn answer(platform: &Platform, message: &Message, letter: &DeadLetter) -> 
     // in, such as ProvisionEnvironment.
     let equal = vec![("eventId".to_owned(), envelope.event_id.to_string())];
     let filter = Filter { equal, ..Filter::default() };
-    let entries = platform.ledger.list::<InboxEntry>(&envelope.tenant_id, &filter, &Page::first(PAGE_ITEMS_MAX)).await?;
+    let entries = platform
+        .ledger
+        .list::<InboxEntry>(&envelope.tenant_id, &filter, &Page::first(PAGE_ITEMS_MAX))
+        .await?;
     if entries.items.iter().any(|(_, entry)| entry.function == handler) {
         return Ok(());
     }

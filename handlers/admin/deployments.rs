@@ -20,10 +20,16 @@ async fn found(platform: &Platform, request: &HttpRequest) -> Result<Value, Http
     if let Some(id) = http::id(request) {
         let deployment = platform.ledger.find::<RuntimeDeployment>(&tenant, "deploymentId", id).await?;
         let Some(deployment) = deployment else {
-            return Err(HttpError::not_found("DeploymentNotFound", format!("There is no deployment `{id}`.")));
+            return Err(HttpError::not_found(
+                "DeploymentNotFound",
+                format!("There is no deployment `{id}`."),
+            ));
         };
         let partition = Partition::environment(&tenant, deployment.environment_id.as_str());
-        let gate = platform.ledger.load::<GateRecord>(&partition, &GateRecord::id(&deployment.deployment_id)).await?;
+        let gate = platform
+            .ledger
+            .load::<GateRecord>(&partition, &GateRecord::id(&deployment.deployment_id))
+            .await?;
         return Ok(view(&deployment, gate.state.as_ref()));
     }
     let equal = http::equal(request, &["environmentId", "moduleId"]);

@@ -27,7 +27,10 @@ async fn found(platform: &Platform, request: &HttpRequest) -> Result<Value, Http
     let tenant = http::tenant(request)?;
     if let Some(id) = http::id(request) {
         return super::commands::envelope(platform, &tenant, id).await?.ok_or_else(|| {
-            HttpError::not_found("EventNotFound", format!("There is no event `{id}`; events are kept for seven days."))
+            HttpError::not_found(
+                "EventNotFound",
+                format!("There is no event `{id}`; events are kept for seven days."),
+            )
         });
     }
     let page = http::page(request);
@@ -57,15 +60,22 @@ fn read_cursor(cursor: Option<&str>) -> Result<(Option<Timestamp>, Option<String
     let since = match since {
         "" => None,
         text => Some(text.parse::<Timestamp>().map_err(|_| {
-            HttpError::bad_request("CursorInvalid", format!("`{cursor}` is no cursor: give what `next` said, or a time such as 2026-03-02T10:15:30Z."))
+            HttpError::bad_request(
+                "CursorInvalid",
+                format!(
+                    "`{cursor}` is no cursor: give what `next` said, or a time such as 2026-03-02T10:15:30Z."
+                ),
+            )
         })?),
     };
     Ok((since, Some(place.to_owned()).filter(|place| !place.is_empty())))
 }
 
 pub(super) fn envelope(event: &OutboxEvent) -> Result<Value, Fault> {
-    serde_json::from_str(&event.envelope)
-        .map_err(|error| Fault::Unreadable { doing: format!("reading the event `{}`", event.event_id), source: error.into() })
+    serde_json::from_str(&event.envelope).map_err(|error| Fault::Unreadable {
+        doing: format!("reading the event `{}`", event.event_id),
+        source: error.into(),
+    })
 }
 
 fn view(event: &OutboxEvent) -> Result<Value, Fault> {

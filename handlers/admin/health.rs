@@ -6,5 +6,8 @@ use serde_json::json;
 use crate::{invocation::HttpAnswer, platform::Platform};
 
 pub fn get(platform: &Platform) -> HttpAnswer {
-    HttpAnswer::new(200, json!({ "status": "Healthy", "at": crate::envelope::whole_seconds::text(platform.clock.now()) }))
+    HttpAnswer::new(
+        200,
+        json!({ "status": "Healthy", "at": crate::envelope::whole_seconds::text(platform.clock.now()) }),
+    )
 }

@@ -47,7 +47,9 @@ impl From<Fault> for HttpError {
         Self {
             status: 503,
             code: "Unavailable",
-            message: "The state cannot be read right now; try again in a few seconds. The log names the cause.".to_owned(),
+            message:
+                "The state cannot be read right now; try again in a few seconds. The log names the cause."
+                    .to_owned(),
         }
     }
 }
@@ -77,16 +79,24 @@ pub fn accepted(body: Value, place: &str) -> HttpAnswer {
 /// When the header is missing or names no tenant.
 pub fn tenant(request: &HttpRequest) -> Result<TenantId, HttpError> {
     let Some(text) = request.headers.get("x-cs-tenant-id") else {
-        return Err(HttpError::bad_request("TenantMissing", "The header x-cs-tenant-id is missing; it names the tenant that is asked about."));
+        return Err(HttpError::bad_request(
+            "TenantMissing",
+            "The header x-cs-tenant-id is missing; it names the tenant that is asked about.",
+        ));
     };
     let tenant = text.parse::<TenantId>().and_then(TenantId::checked);
-    tenant.map_err(|error| HttpError::bad_request("TenantInvalid", format!("The header x-cs-tenant-id {error}.")))
+    tenant.map_err(|error| {
+        HttpError::bad_request("TenantInvalid", format!("The header x-cs-tenant-id {error}."))
+    })
 }
 
 /// The page that a request asks for.
 pub fn page(request: &HttpRequest) -> Page {
     let size = request.query.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(PAGE_ITEMS_MAX);
-    Page { after: request.query.get("after").filter(|after| !after.is_empty()).cloned(), ..Page::first(size.max(1)) }
+    Page {
+        after: request.query.get("after").filter(|after| !after.is_empty()).cloned(),
+        ..Page::first(size.max(1))
+    }
 }
 
 /// Who asks: the name of the key, until callers have tokens of their own.
@@ -102,9 +112,10 @@ pub fn idempotency_key(request: &HttpRequest) -> Result<Option<&str>, HttpError>
     let Some(key) = request.headers.get("idempotency-key") else { return Ok(None) };
     match key.parse::<EventId>() {
         Ok(_) => Ok(Some(key)),
-        Err(problem) => {
-            Err(HttpError::bad_request("IdempotencyKeyInvalid", format!("The header Idempotency-Key {problem}.")))
-        }
+        Err(problem) => Err(HttpError::bad_request(
+            "IdempotencyKeyInvalid",
+            format!("The header Idempotency-Key {problem}."),
+        )),
     }
 }
 
@@ -116,7 +127,10 @@ pub fn idempotency_key(request: &HttpRequest) -> Result<Option<&str>, HttpError>
 pub fn body<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, HttpError> {
     let text = request.body.as_deref().unwrap_or_default();
     if text.trim().is_empty() {
-        return Err(HttpError::bad_request("BodyMissing", "The request has no body; send a JSON object, with its Content-Length."));
+        return Err(HttpError::bad_request(
+            "BodyMissing",
+            "The request has no body; send a JSON object, with its Content-Length.",
+        ));
     }
     let mut reader = serde_json::Deserializer::from_str(text);
     serde_path_to_error::deserialize(&mut reader).map_err(|error| {
@@ -143,6 +157,8 @@ pub fn id(request: &HttpRequest) -> Option<&str> {
 pub fn equal(request: &HttpRequest, names: &[&str]) -> Vec<(String, String)> {
     names
         .iter()
-        .filter_map(|name| Some(((*name).to_owned(), request.query.get(*name).filter(|value| !value.is_empty())?.clone())))
+        .filter_map(|name| {
+            Some(((*name).to_owned(), request.query.get(*name).filter(|value| !value.is_empty())?.clone()))
+        })
         .collect()
 }

@@ -13,6 +13,6 @@ pub mod operations;
 pub mod plans;
 pub mod quarantine;
 pub mod resume_operations;
-pub mod tenant_bindings;
 pub mod secret_bindings;
+pub mod tenant_bindings;
 pub mod writes;

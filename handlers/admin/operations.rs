@@ -19,12 +19,12 @@ async fn found(platform: &Platform, request: &HttpRequest) -> Result<Value, Http
     let tenant = http::tenant(request)?;
     if let Some(id) = http::id(request) {
         let operation = platform.ledger.find::<Operation>(&tenant, "operationId", id).await?;
-        return operation
-            .as_ref()
-            .map(view)
-            .ok_or_else(|| HttpError::not_found("OperationNotFound", format!("There is no operation `{id}`.")));
+        return operation.as_ref().map(view).ok_or_else(|| {
+            HttpError::not_found("OperationNotFound", format!("There is no operation `{id}`."))
+        });
     }
-    let filter = Filter { equal: http::equal(request, &["environmentId"]), newest_first: true, ..Filter::default() };
+    let filter =
+        Filter { equal: http::equal(request, &["environmentId"]), newest_first: true, ..Filter::default() };
     let listing = platform.ledger.list::<Operation>(&tenant, &filter, &http::page(request)).await?;
     let items = listing.items.iter().map(|(_, operation)| view(operation)).collect();
     Ok(http::list(items, listing.next))

@@ -18,7 +18,8 @@ async fn found(platform: &Platform, request: &HttpRequest) -> Result<Value, Http
     let tenant = http::tenant(request)?;
     let id = http::id(request).unwrap_or_default();
     let plan = platform.ledger.find::<Plan>(&tenant, "planId", id).await?;
-    let plan = plan.ok_or_else(|| HttpError::not_found("PlanNotFound", format!("There is no plan `{id}`.")))?;
+    let plan =
+        plan.ok_or_else(|| HttpError::not_found("PlanNotFound", format!("There is no plan `{id}`.")))?;
     Ok(json!({
         "planId": plan.plan_id,
         "environmentId": plan.environment_id,

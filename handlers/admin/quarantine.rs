@@ -25,12 +25,18 @@ pub async fn get(platform: &Platform, request: &HttpRequest) -> HttpAnswer {
 
 async fn found(platform: &Platform, request: &HttpRequest) -> Result<Value, HttpError> {
     let tenant = http::tenant(request)?;
-    let filter = Filter { equal: http::equal(request, &["moduleId"]), newest_first: true, ..Filter::default() };
+    let filter =
+        Filter { equal: http::equal(request, &["moduleId"]), newest_first: true, ..Filter::default() };
     let page = http::page(request);
     let listing = match request.query.get("environmentId").filter(|id| !id.is_empty()) {
         Some(id) => {
-            let id = EnvironmentId::of_ours(id).map_err(|error| HttpError::bad_request("EnvironmentIdInvalid", format!("environmentId {error}.")))?;
-            platform.ledger.query::<Slot>(&Partition::environment(&tenant, id.as_str()), &filter, &page).await?
+            let id = EnvironmentId::of_ours(id).map_err(|error| {
+                HttpError::bad_request("EnvironmentIdInvalid", format!("environmentId {error}."))
+            })?;
+            platform
+                .ledger
+                .query::<Slot>(&Partition::environment(&tenant, id.as_str()), &filter, &page)
+                .await?
         }
         None => platform.ledger.list::<Slot>(&tenant, &filter, &page).await?,
     };
@@ -63,10 +69,17 @@ async fn lifted(platform: &Platform, request: &HttpRequest) -> Result<Value, Htt
     writes::patiently(|| try_lift(platform, &tenant, id, &order)).await
 }
 
-async fn try_lift(platform: &Platform, tenant: &TenantId, id: &str, order: &Order) -> Result<Result<Value, HttpError>, Fault> {
+async fn try_lift(
+    platform: &Platform,
+    tenant: &TenantId,
+    id: &str,
+    order: &Order,
+) -> Result<Result<Value, HttpError>, Fault> {
     let ledger = &platform.ledger;
     let Some(deployment) = ledger.find::<RuntimeDeployment>(tenant, "deploymentId", id).await? else {
-        let message = format!("There is no deployment `{id}`; `runtimectl get quarantine` lists what is kept out, by the deployment that failed.");
+        let message = format!(
+            "There is no deployment `{id}`; `runtimectl get quarantine` lists what is kept out, by the deployment that failed."
+        );
         return Ok(Err(HttpError::not_found("DeploymentNotFound", message)));
     };
     let partition = Partition::environment(tenant, deployment.environment_id.as_str());
@@ -79,7 +92,8 @@ async fn try_lift(platform: &Platform, tenant: &TenantId, id: &str, order: &Orde
     if !done {
         let mut commit = Commit::new(partition, platform.clock.now());
         if operators::lift(ledger, &mut commit, &deployment).await?.is_none() {
-            let message = format!("`{id}` keeps nothing out: {image} is not in quarantine for it, or no longer.");
+            let message =
+                format!("`{id}` keeps nothing out: {image} is not in quarantine for it, or no longer.");
             return Ok(Err(HttpError::not_found("NotQuarantined", message)));
         }
         order.remember(&mut commit, &told)?;

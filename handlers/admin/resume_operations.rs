@@ -32,7 +32,9 @@ pub async fn run(platform: &Platform) -> Result<(), Fault> {
                     continue;
                 }
             };
-            let Some(operation) = operation.filter(|operation| operation.status == Status::Running) else { continue };
+            let Some(operation) = operation.filter(|operation| operation.status == Status::Running) else {
+                continue;
+            };
             info!(operation.id = %id, "the tick of `{id}` is overdue and is sent again");
             platform.bus.send(&operations::overdue_tick(&operation, now)?).await?;
         }

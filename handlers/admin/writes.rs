@@ -45,7 +45,8 @@ impl Order {
         let Because { reason } = http::body(request)?;
         let reason = reason.trim().to_owned();
         if reason.is_empty() || reason.chars().count() > REASON_CHARACTERS_MAX {
-            let message = format!("The body's field `reason`: say why in 1 to {REASON_CHARACTERS_MAX} characters.");
+            let message =
+                format!("The body's field `reason`: say why in 1 to {REASON_CHARACTERS_MAX} characters.");
             return Err(HttpError::bad_request("BodyInvalid", message));
         }
         let given = http::idempotency_key(request)?;
@@ -62,9 +63,16 @@ impl Order {
     ///
     /// # Errors
     /// When its key was used for another order.
-    pub async fn done(&self, ledger: &Ledger, partition: &Partition, told: &str) -> Result<Result<bool, HttpError>, Fault> {
+    pub async fn done(
+        &self,
+        ledger: &Ledger,
+        partition: &Partition,
+        told: &str,
+    ) -> Result<Result<bool, HttpError>, Fault> {
         let id = inbox_id(self.function, &self.id());
-        let Some(entry) = ledger.load::<InboxEntry>(partition, &id).await?.state else { return Ok(Ok(false)) };
+        let Some(entry) = ledger.load::<InboxEntry>(partition, &id).await?.state else {
+            return Ok(Ok(false));
+        };
         let told = self.sentence(told);
         if entry.detail.as_ref() == Some(&told) {
             debug!("`{}` was carried out before", self.id());
@@ -74,7 +82,10 @@ impl Order {
             // Another order about the same subject: what has become of that tells what to answer.
             return Ok(Ok(false));
         }
-        let message = format!("The key `{}` was used for another request; send this one with a key of its own.", self.key);
+        let message = format!(
+            "The key `{}` was used for another request; send this one with a key of its own.",
+            self.key
+        );
         Ok(Err(HttpError::new(422, "IdempotencyKeyReused", message)))
     }
 

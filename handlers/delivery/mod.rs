@@ -17,7 +17,9 @@ pub use sent_on::{copy, dead_letter, own_id, property};
 
 use crate::{
     envelope::Envelope,
-    events::{CommandOutcome, CompletionOutcome, Event, ReasonCode, RuntimeCommandCompleted, RuntimeCommandFailed},
+    events::{
+        CommandOutcome, CompletionOutcome, Event, ReasonCode, RuntimeCommandCompleted, RuntimeCommandFailed,
+    },
     ids::{self, Cause, TenantId},
     invocation::QueueMessage,
     ledger::{Commit, Committed, InboxEntry, Lineage, NewEvent, inbox_id, outbox_id},
@@ -115,12 +117,21 @@ impl Refusal {
 #[derive(Debug)]
 pub enum Decision {
     /// Work goes on in an operation.
-    Accepted { commit: Commit, operation_id: Option<ids::OperationId> },
+    Accepted {
+        commit: Commit,
+        operation_id: Option<ids::OperationId>,
+    },
     /// Everything is done by what was written, and told by the event of this id.
-    Done { commit: Commit, outcome: ids::EventId },
+    Done {
+        commit: Commit,
+        outcome: ids::EventId,
+    },
     Refused(Refusal),
     /// There is nothing to do, for this reason.
-    NoChange { commit: Commit, detail: String },
+    NoChange {
+        commit: Commit,
+        detail: String,
+    },
 }
 
 /// A command's own function: the environment it is about, and the decision on it.
@@ -144,7 +155,9 @@ pub trait Command: DeserializeOwned + Send + Sync + 'static {
 pub async fn command<C: Command>(platform: &Platform, delivered: &QueueMessage) -> Result<(), Fault> {
     let message = match understand(platform, C::NAME, delivered) {
         Ok(message) => message,
-        Err(unreadable) => return dead_letter(platform, C::NAME, delivered, "Unreadable", &unreadable.to_string()).await,
+        Err(unreadable) => {
+            return dead_letter(platform, C::NAME, delivered, "Unreadable", &unreadable.to_string()).await;
+        }
     };
     telemetry::identify(&message.envelope, delivered.delivery_count);
     let id = message.envelope.event_id.as_str();
@@ -181,7 +194,11 @@ struct GivenUp {
 }
 
 /// Tries again in process what may pass: a lost race at once, an absent store for a while.
-async fn patiently<Fut>(platform: &Platform, id: &str, mut attempt: impl FnMut() -> Fut) -> Result<(), GivenUp>
+async fn patiently<Fut>(
+    platform: &Platform,
+    id: &str,
+    mut attempt: impl FnMut() -> Fut,
+) -> Result<(), GivenUp>
 where
     Fut: Future<Output = Result<(), Fault>>,
 {
@@ -209,7 +226,11 @@ where
     }
 }
 
-async fn handle<C: Command>(platform: &Platform, message: &Message, delivered: &QueueMessage) -> Result<(), Fault> {
+async fn handle<C: Command>(
+    platform: &Platform,
+    message: &Message,
+    delivered: &QueueMessage,
+) -> Result<(), Fault> {
     let typed = payload::<C>(message);
     let environment = match &typed {
         Ok(typed) => C::environment(platform, typed).await?,
@@ -241,7 +262,9 @@ async fn conclude(
     let command_id = message.envelope.event_id.to_string();
     let sequence = match &decision {
         Decision::Accepted { .. } | Decision::Done { .. } => 1,
-        Decision::Refused(_) | Decision::NoChange { .. } => free_answer(platform, &partition, &command_id).await?,
+        Decision::Refused(_) | Decision::NoChange { .. } => {
+            free_answer(platform, &partition, &command_id).await?
+        }
     };
     let answer = |event: Event| NewEvent {
         id: message.cause(environment).event(event.event_type(), 0),
@@ -303,7 +326,9 @@ async fn free_answer(platform: &Platform, partition: &Partition, command_id: &st
     Err(Fault::Rejected {
         doing: format!("answering `{command_id}`"),
         code: "Conflict".to_owned(),
-        detail: format!("this id was answered {ANSWERS_MAX} times already; give each command an id of its own"),
+        detail: format!(
+            "this id was answered {ANSWERS_MAX} times already; give each command an id of its own"
+        ),
     })
 }
 
@@ -329,7 +354,11 @@ pub enum NotUnderstood {
 }
 
 /// Reads a message. No tenant is trusted before its properties and its body agree.
-pub fn understand(platform: &Platform, function: &'static str, delivered: &QueueMessage) -> Result<Message, NotUnderstood> {
+pub fn understand(
+    platform: &Platform,
+    function: &'static str,
+    delivered: &QueueMessage,
+) -> Result<Message, NotUnderstood> {
     let received = masstransit::read(&Delivered {
         content_type: delivered.content_type.as_deref(),
         properties: &delivered.properties,
@@ -354,7 +383,9 @@ fn payload<C: Command>(message: &Message) -> Result<Message<C>, Refusal> {
             ReasonCode::UnknownCommand,
             format!(
                 "The queue of {} takes only {}; this message has the eventType `{}`. Send it to the queue of its own command.",
-                C::NAME, C::NAME, message.envelope.event_type
+                C::NAME,
+                C::NAME,
+                message.envelope.event_type
             ),
         ));
     }
@@ -409,7 +440,8 @@ pub fn partition_of(environment_id: &str) -> String {
 /// A command that waited too long is not carried out: its sender has long since gone on.
 fn expired(message: &Message, delivered: &QueueMessage, now: Timestamp) -> Option<Refusal> {
     let text = |name: &str| delivered.properties.get(name).and_then(Value::as_str);
-    let first = text(property::FIRST_ENQUEUED).and_then(|at| at.parse::<Timestamp>().ok()).or(delivered.enqueued_at);
+    let first =
+        text(property::FIRST_ENQUEUED).and_then(|at| at.parse::<Timestamp>().ok()).or(delivered.enqueued_at);
     let until = message.expires_at.or(first.map(|first| first + COMMAND_LIFE))?;
     (until < now).then(|| Refusal {
         code: ReasonCode::Expired,

@@ -9,11 +9,7 @@ use tracing::error;
 
 use super::{DEAD_LETTERS, REDELIVERIES};
 use crate::{
-    functions, ids,
-    invocation::QueueMessage,
-    outcome::Fault,
-    platform::Platform,
-    ports::bus::Outgoing,
+    functions, ids, invocation::QueueMessage, outcome::Fault, platform::Platform, ports::bus::Outgoing,
 };
 
 /// Delayed copies of one message.
@@ -51,7 +47,12 @@ pub async fn copy(
     fault: &Fault,
 ) -> Result<(), Fault> {
     let count = |name: &str| {
-        delivered.properties.get(name).and_then(Value::as_str).and_then(|text| text.parse::<u32>().ok()).unwrap_or(0)
+        delivered
+            .properties
+            .get(name)
+            .and_then(Value::as_str)
+            .and_then(|text| text.parse::<u32>().ok())
+            .unwrap_or(0)
     };
     let (attempt, away, generation) =
         (count(property::ATTEMPT), count(property::AWAY), count(property::GENERATION));
@@ -87,7 +88,9 @@ pub async fn copy(
         .await;
     match sent {
         // The broker never takes this copy, e.g. for its properties; the message is kept all the same.
-        Err(Fault::Rejected { detail, .. }) => dead_letter(platform, function, delivered, "NotCopied", &detail).await,
+        Err(Fault::Rejected { detail, .. }) => {
+            dead_letter(platform, function, delivered, "NotCopied", &detail).await
+        }
         sent => sent,
     }
 }
@@ -196,7 +199,9 @@ fn original_properties(properties: &Map<String, Value>) -> String {
     let (ours, others): (Vec<_>, Vec<_>) = properties.iter().partition(|(name, _)| name.starts_with("cs-"));
     for (name, value) in ours.into_iter().chain(others) {
         kept.insert(name.clone(), value.clone());
-        if Value::Object(kept.clone()).to_string().chars().map(header_bytes).sum::<usize>() > PROPERTY_BYTES_MAX {
+        if Value::Object(kept.clone()).to_string().chars().map(header_bytes).sum::<usize>()
+            > PROPERTY_BYTES_MAX
+        {
             kept.remove(name);
         }
     }
@@ -219,7 +224,8 @@ mod tests {
 
     #[test]
     fn a_property_fits_into_a_header_whatever_is_in_it() {
-        for text in ["x".repeat(10_000), "é".repeat(10_000), "\u{1F600}".repeat(10_000), "\"".repeat(10_000)] {
+        for text in ["x".repeat(10_000), "é".repeat(10_000), "\u{1F600}".repeat(10_000), "\"".repeat(10_000)]
+        {
             let kept = shorten(&text);
             assert!(text.starts_with(&kept) && !kept.is_empty());
             assert!(kept.chars().map(header_bytes).sum::<usize>() <= PROPERTY_BYTES_MAX);
@@ -245,7 +251,8 @@ mod tests {
     #[test]
     fn our_own_properties_are_kept_first() {
         let properties = json!({ "long": "x".repeat(5000), "other": 1, "cs-tenant-id": "acme" });
-        let kept: Value = serde_json::from_str(&original_properties(properties.as_object().unwrap())).unwrap();
+        let kept: Value =
+            serde_json::from_str(&original_properties(properties.as_object().unwrap())).unwrap();
         assert_eq!(kept, json!({ "cs-tenant-id": "acme", "other": 1 }));
     }
 }

@@ -38,7 +38,9 @@ pub trait Subscriber: Send + Sync + 'static {
 pub async fn event<S: Subscriber>(platform: &Platform, delivered: &QueueMessage) -> Result<(), Fault> {
     let message = match understand(platform, S::NAME, delivered) {
         Ok(message) => message,
-        Err(unreadable) => return dead_letter(platform, S::NAME, delivered, "Unreadable", &unreadable.to_string()).await,
+        Err(unreadable) => {
+            return dead_letter(platform, S::NAME, delivered, "Unreadable", &unreadable.to_string()).await;
+        }
     };
     telemetry::identify(&message.envelope, delivered.delivery_count);
     let event = match Event::read(&message.envelope.event_type, &message.envelope.payload) {
@@ -61,7 +63,11 @@ pub async fn event<S: Subscriber>(platform: &Platform, delivered: &QueueMessage)
     }
 }
 
-async fn handle<S: Subscriber>(platform: &Platform, message: &Message<Event>, environment: &str) -> Result<(), Fault> {
+async fn handle<S: Subscriber>(
+    platform: &Platform,
+    message: &Message<Event>,
+    environment: &str,
+) -> Result<(), Fault> {
     let partition = Partition::environment(&message.envelope.tenant_id, environment);
     let inbox = inbox_id(S::NAME, message.envelope.event_id.as_str());
     if platform.ledger.raw(&partition, &inbox).await?.is_some() {

@@ -10,7 +10,9 @@ use std::{
     sync::Arc,
 };
 
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 /// Why there is no certificate.
@@ -65,7 +67,8 @@ impl Authority {
         let key = KeyPair::generate()?;
         let chain = vec![self.certificate(names, &key)?];
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let mut config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
+        let mut config =
+            rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(config))
     }
@@ -74,7 +77,11 @@ impl Authority {
     ///
     /// # Errors
     /// When a name is no DNS name.
-    pub fn certificate(&self, names: &[&str], key: &KeyPair) -> Result<CertificateDer<'static>, CertificateError> {
+    pub fn certificate(
+        &self,
+        names: &[&str],
+        key: &KeyPair,
+    ) -> Result<CertificateDer<'static>, CertificateError> {
         let names = names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let mut params = CertificateParams::new(names)?;
         // Clients that check strictly, as Python 3.13 does, want to be told who signed.

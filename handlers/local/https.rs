@@ -25,7 +25,11 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until it is dropped. Small answers go out at once: Nagle's algorithm is off.
-pub async fn serve(listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>, router: Router) -> Infallible {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    router: Router,
+) -> Infallible {
     let acceptor = tls.map(TlsAcceptor::from);
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = tokio::task::JoinSet::new();
@@ -62,5 +66,6 @@ async fn serve_stream(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'stat
     let service = router.map_request(|request: http::Request<Incoming>| request.map(axum::body::Body::new));
     let builder = auto::Builder::new(TokioExecutor::new());
     // How a connection ends is its client's affair.
-    let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service)).await;
+    let _ =
+        builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service)).await;
 }

@@ -4,7 +4,13 @@
 //! A token is `local.<audience, base64url>.<expiry, seconds>.<HMAC-SHA256>` under a key of this
 //! machine: enough to tell whether it was issued here, for this audience, and is still good.
 
-use axum::{Json, Router, extract::{Query, State}, http::{HeaderMap, StatusCode}, response::{IntoResponse, Response}, routing::get};
+use axum::{
+    Json, Router,
+    extract::{Query, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+    routing::get,
+};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use hmac::{Hmac, Mac};
 use serde::Deserialize;
@@ -44,7 +50,8 @@ impl Tokens {
     pub fn issue(&self, audience: &str, now_seconds: i64) -> String {
         let audience = BASE64_URL_SAFE_NO_PAD.encode(audience.trim_end_matches('/'));
         let expiry = now_seconds + TOKEN_SECONDS;
-        let signature = BASE64_URL_SAFE_NO_PAD.encode(self.mac(&audience, &expiry.to_string()).finalize().into_bytes());
+        let signature =
+            BASE64_URL_SAFE_NO_PAD.encode(self.mac(&audience, &expiry.to_string()).finalize().into_bytes());
         format!("local.{audience}.{expiry}.{signature}")
     }
 
@@ -52,8 +59,14 @@ impl Tokens {
     ///
     /// # Errors
     /// Why the token is not good here.
-    pub fn check(&self, authorization: Option<&str>, audience: &str, now_seconds: i64) -> Result<(), TokenRefused> {
-        let token = authorization.and_then(|value| value.strip_prefix("Bearer ")).ok_or(TokenRefused::Missing)?;
+    pub fn check(
+        &self,
+        authorization: Option<&str>,
+        audience: &str,
+        now_seconds: i64,
+    ) -> Result<(), TokenRefused> {
+        let token =
+            authorization.and_then(|value| value.strip_prefix("Bearer ")).ok_or(TokenRefused::Missing)?;
         let mut parts = token.trim().split('.');
         let (Some("local"), Some(found), Some(expiry), Some(signature), None) =
             (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
@@ -96,12 +109,20 @@ pub fn router(tokens: Tokens) -> Router {
     Router::new().route("/msi/token", get(token)).with_state(tokens)
 }
 
-async fn token(State(tokens): State<Tokens>, headers: HeaderMap, Query(request): Query<TokenRequest>) -> Response {
+async fn token(
+    State(tokens): State<Tokens>,
+    headers: HeaderMap,
+    Query(request): Query<TokenRequest>,
+) -> Response {
     let refuse = |status: StatusCode, message: &str| {
         (status, Json(json!({ "statusCode": status.as_u16(), "message": message }))).into_response()
     };
-    if headers.get("x-identity-header").and_then(|value| value.to_str().ok()) != Some(tokens.header.as_str()) {
-        return refuse(StatusCode::UNAUTHORIZED, "The header x-identity-header is missing or is not this machine's.");
+    if headers.get("x-identity-header").and_then(|value| value.to_str().ok()) != Some(tokens.header.as_str())
+    {
+        return refuse(
+            StatusCode::UNAUTHORIZED,
+            "The header x-identity-header is missing or is not this machine's.",
+        );
     }
     if request.api_version.as_deref() != Some("2019-08-01") {
         return refuse(StatusCode::BAD_REQUEST, "The query must have api-version=2019-08-01.");
@@ -132,12 +153,18 @@ mod tests {
         assert_eq!(check("https://management.azure.com", 100), Ok(()));
         assert_eq!(
             check("https://vault.azure.net", 100),
-            Err(TokenRefused::Audience { found: "https://management.azure.com".into(), wanted: "https://vault.azure.net".into() })
+            Err(TokenRefused::Audience {
+                found: "https://management.azure.com".into(),
+                wanted: "https://vault.azure.net".into()
+            })
         );
         assert_eq!(check("https://management.azure.com", 101 + TOKEN_SECONDS), Err(TokenRefused::Expired));
         assert_eq!(tokens.check(None, "a", 0), Err(TokenRefused::Missing));
         assert_eq!(tokens.check(Some("Bearer x.y"), "a", 0), Err(TokenRefused::Foreign));
         let other = Tokens::new([8; 32], "h".into());
-        assert_eq!(other.check(Some(&bearer), "https://management.azure.com", 100), Err(TokenRefused::Foreign));
+        assert_eq!(
+            other.check(Some(&bearer), "https://management.azure.com", 100),
+            Err(TokenRefused::Foreign)
+        );
     }
 }

@@ -135,7 +135,10 @@ pub enum RevisionState {
 pub enum Step {
     Done,
     /// Look again after this time with [`Compute::resume`].
-    Pending { token: Value, again_in: Duration },
+    Pending {
+        token: Value,
+        again_in: Duration,
+    },
 }
 
 #[async_trait]

@@ -38,10 +38,14 @@ pub struct Resource {
 #[serde(rename_all = "camelCase", tag = "action")]
 pub enum Change {
     Create,
-    Update { differences: Vec<Difference> },
+    Update {
+        differences: Vec<Difference>,
+    },
     NoChange,
     /// It would have to be replaced, and is not.
-    Refused { reason: String },
+    Refused {
+        reason: String,
+    },
 }
 
 /// One property that is not as desired.
@@ -97,5 +101,10 @@ pub trait Infrastructure: Send + Sync {
     async fn plan(&self, desired: &[Resource]) -> Result<Vec<PlannedChange>, Fault>;
 
     /// Looks once at what is pending and starts what can start, in order of dependency.
-    async fn advance(&self, desired: &[Resource], plan: &[PlannedChange], progress: Progress) -> Result<Advance, Fault>;
+    async fn advance(
+        &self,
+        desired: &[Resource],
+        plan: &[PlannedChange],
+        progress: Progress,
+    ) -> Result<Advance, Fault>;
 }

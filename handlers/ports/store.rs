@@ -147,7 +147,9 @@ pub enum StoreFault {
     #[error("document `{0}` was written by somebody else")]
     Conflict(String),
     /// More than one commit may carry. Nothing was written.
-    #[error("a commit of {writes} documents and {bytes} bytes is over the limit of {COMMIT_WRITES_MAX} documents and {COMMIT_BYTES_MAX} bytes")]
+    #[error(
+        "a commit of {writes} documents and {bytes} bytes is over the limit of {COMMIT_WRITES_MAX} documents and {COMMIT_BYTES_MAX} bytes"
+    )]
     TooLarge { writes: usize, bytes: usize },
     /// The store cannot be reached, or has no room. Whether it wrote is known: it did not.
     #[error("the store is not available while {doing}")]
@@ -166,13 +168,24 @@ pub trait Store: Send + Sync {
     async fn commit(&self, partition: &Partition, writes: Vec<Write>) -> Result<Vec<Etag>, StoreFault>;
 
     /// Documents of one kind in one partition.
-    async fn query(&self, partition: &Partition, kind: &str, filter: &Filter, page: &Page)
-    -> Result<Listing, StoreFault>;
+    async fn query(
+        &self,
+        partition: &Partition,
+        kind: &str,
+        filter: &Filter,
+        page: &Page,
+    ) -> Result<Listing, StoreFault>;
 
     /// Documents of one kind, wherever they are, that are due at `until` or before, in order of
     /// (due, id).
     async fn due(&self, kind: &str, until: Timestamp, page: &Page) -> Result<Listing, StoreFault>;
 
     /// Documents of one kind in all partitions of a tenant.
-    async fn list(&self, tenant: &str, kind: &str, filter: &Filter, page: &Page) -> Result<Listing, StoreFault>;
+    async fn list(
+        &self,
+        tenant: &str,
+        kind: &str,
+        filter: &Filter,
+        page: &Page,
+    ) -> Result<Listing, StoreFault>;
 }

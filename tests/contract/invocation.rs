@@ -93,7 +93,9 @@ async fn a_request_is_answered_within_the_reply() {
 #[tokio::test]
 async fn a_request_without_a_tenant_is_told_what_is_missing() {
     let body = json!({ "Data": { "req": { "Method": "GET", "Headers": {}, "Query": {}, "Params": {} } }, "Metadata": {} });
-    let reply = expect![[r#"200 {"Outputs":{"res":{"statusCode":400,"headers":{"Content-Type":"application/problem+json"},"body":"{\"type\":\"about:blank\",\"title\":\"Bad Request\",\"status\":400,\"detail\":\"The header x-cs-tenant-id is missing; it names the tenant that is asked about.\",\"code\":\"TenantMissing\"}"}},"Logs":[],"ReturnValue":null}"#]];
+    let reply = expect![[
+        r#"200 {"Outputs":{"res":{"statusCode":400,"headers":{"Content-Type":"application/problem+json"},"body":"{\"type\":\"about:blank\",\"title\":\"Bad Request\",\"status\":400,\"detail\":\"The header x-cs-tenant-id is missing; it names the tenant that is asked about.\",\"code\":\"TenantMissing\"}"}},"Logs":[],"ReturnValue":null}"#
+    ]];
     replies(&TestPlatform::new(), "Environments", body, reply).await;
 }
 

@@ -15,8 +15,8 @@ use runtime_platform::{
         deployment_service::{GateRecord, RuntimeDeployment, Slot},
         runtime_configuration_service::{ConfigurationVersion, RuntimeConfiguration, WorkloadConfiguration},
         runtime_environment_service::{RuntimeEnvironment, state::Plan},
-        tenant_runtime_isolation_service::RuntimeTenantBinding,
         secret_binding_service::SecretBinding,
+        tenant_runtime_isolation_service::RuntimeTenantBinding,
     },
 };
 use serde_json::{Value, json};
@@ -41,7 +41,8 @@ async fn todays() -> Vec<Document> {
     platform.run(&deploy("deploy-1", "1.4.1")).await;
     platform.run(&bind_secret("bind-1", "db-password")).await;
     platform.run(&publish_configuration("publish-1", json!({ "LOG_LEVEL": "debug" }))).await;
-    let malformed = crate::support::builders::Order { body: Some(b"{".to_vec()), ..deploy("deploy-2", "1.4.2") };
+    let malformed =
+        crate::support::builders::Order { body: Some(b"{".to_vec()), ..deploy("deploy-2", "1.4.2") };
     platform.run(&malformed).await;
     // A process that dies right after a commit leaves messages in the outbox.
     platform.trouble.die_at_commit(platform.trouble.commits() + 1, When::After);

@@ -63,7 +63,11 @@ pub fn all() -> Vec<Case> {
         case("publish to what serves", &serving, publish("x", "debug")),
         case("publish what is published", &published, publish("x", "debug")),
         case("publish to nowhere", &[], publish("x", "debug")),
-        case("bind a secret with nobody to read it", std::slice::from_ref(&provisioned), bind_secret("x", "db-password")),
+        case(
+            "bind a secret with nobody to read it",
+            std::slice::from_ref(&provisioned),
+            bind_secret("x", "db-password"),
+        ),
         case("bind a secret of what serves", &serving, bind_secret("x", "db-password")),
         case("bind a secret to nothing", &[], bind_secret("x", "db-password")),
         case("roll back", &two, rollback("x")),

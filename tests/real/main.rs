@@ -81,7 +81,9 @@ fn main() -> ExitCode {
         }
         println!("suite {} ...", suite.name);
         let began = Instant::now();
-        match catch_unwind(AssertUnwindSafe(suite.run)).unwrap_or_else(|_| Err("it panicked, see above".to_owned())) {
+        match catch_unwind(AssertUnwindSafe(suite.run))
+            .unwrap_or_else(|_| Err("it panicked, see above".to_owned()))
+        {
             Ok(()) => println!("suite {} ... ok, {:.1} s", suite.name, began.elapsed().as_secs_f64()),
             Err(problem) => {
                 println!("suite {} ... FAILED: {problem}", suite.name);
@@ -102,7 +104,8 @@ fn main() -> ExitCode {
 
 /// Runs a suite that is asynchronous.
 fn block_on(suite: impl Future<Output = ()>) -> Result<(), String> {
-    let runtime = tokio::runtime::Runtime::new().map_err(|error| format!("no runtime can be started: {error}"))?;
+    let runtime =
+        tokio::runtime::Runtime::new().map_err(|error| format!("no runtime can be started: {error}"))?;
     runtime.block_on(suite);
     Ok(())
 }

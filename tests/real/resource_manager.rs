@@ -14,7 +14,8 @@ use tokio::{io::AsyncWriteExt, net::TcpListener, process::Command, runtime::Runt
 use crate::python;
 
 /// What is installed: the client, and the two packages that its requests and pollers come from.
-const PACKAGES: [&str; 3] = ["azure-mgmt-appcontainers==5.1.0", "azure-mgmt-core==1.6.0", "azure-core==1.41.0"];
+const PACKAGES: [&str; 3] =
+    ["azure-mgmt-appcontainers==5.1.0", "azure-mgmt-core==1.6.0", "azure-core==1.41.0"];
 /// How long the judge may take.
 const JUDGE_TIMEOUT: Duration = Duration::from_secs(180);
 

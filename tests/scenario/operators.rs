@@ -48,7 +48,8 @@ async fn an_operator_lifts_a_quarantine_once_and_the_image_may_come_again() {
     expect![[r#"200 {"deploymentId":"dep-ff46effc","environmentId":"env-cc58147b","moduleId":"module-reservations-api","image":"acr.azurecr.io/reservations-api:1.5.0","liftedBy":"olga","reason":"the database was down, not the release","detail":"acr.azurecr.io/reservations-api:1.5.0 may be deployed again to `env-cc58147b`."}"#]].assert_eq(&format!("{} {}", lifted.status, lifted.body));
     let again = platform.post("LiftQuarantine", Some(&id), why.clone(), Some("key-1")).await;
     assert_eq!(again, lifted);
-    let other = platform.post("LiftQuarantine", Some(&id), json!({ "reason": "another" }), Some("key-1")).await;
+    let other =
+        platform.post("LiftQuarantine", Some(&id), json!({ "reason": "another" }), Some("key-1")).await;
     assert_eq!((other.status, other.body["code"].as_str()), (422, Some("IdempotencyKeyReused")));
     let late = platform.post("LiftQuarantine", Some(&id), why, Some("key-2")).await;
     assert_eq!((late.status, late.body["code"].as_str()), (404, Some("NotQuarantined")));
@@ -63,7 +64,11 @@ async fn an_operator_lifts_a_quarantine_once_and_the_image_may_come_again() {
 async fn only_a_newer_image_that_passes_ends_a_quarantine() {
     let (mut platform, _) = kept_out().await;
     platform.run(&deploy("deploy-3", "1.4.1")).await;
-    assert_eq!(quarantined(&platform), [BAD], "going back to an older image is no reason to try the bad one again");
+    assert_eq!(
+        quarantined(&platform),
+        [BAD],
+        "going back to an older image is no reason to try the bad one again"
+    );
     platform.run(&deploy("deploy-4", "1.5.1")).await;
     assert_eq!(quarantined(&platform), Vec::<String>::new());
 }
@@ -71,7 +76,11 @@ async fn only_a_newer_image_that_passes_ends_a_quarantine() {
 #[tokio::test]
 async fn an_order_without_a_reason_or_a_subject_is_refused() {
     let (platform, id) = kept_out().await;
-    for (body, code) in [(json!({}), "BodyInvalid"), (json!({ "reason": " " }), "BodyInvalid"), (json!({ "reason": 7 }), "BodyInvalid")] {
+    for (body, code) in [
+        (json!({}), "BodyInvalid"),
+        (json!({ "reason": " " }), "BodyInvalid"),
+        (json!({ "reason": 7 }), "BodyInvalid"),
+    ] {
         let answer = platform.post("LiftQuarantine", Some(&id), body.clone(), None).await;
         assert_eq!((answer.status, answer.body["code"].as_str()), (400, Some(code)), "{body}");
     }
@@ -81,7 +90,8 @@ async fn an_order_without_a_reason_or_a_subject_is_refused() {
 }
 
 fn status_of(platform: &TestPlatform, image: &str) -> Option<DeploymentStatus> {
-    let found = platform.states::<RuntimeDeployment>().into_iter().find(|it| it.workload.image.ends_with(image));
+    let found =
+        platform.states::<RuntimeDeployment>().into_iter().find(|it| it.workload.image.ends_with(image));
     found.map(|deployment| deployment.status)
 }
 
@@ -101,7 +111,10 @@ async fn a_rollout_that_is_cancelled_goes_back_and_is_not_kept_out() {
     let (id, why) = (running(&platform, Kind::Deploy), json!({ "reason": "the wrong customer" }));
     let place = platform.mark();
     let answer = platform.post("CancelOperation", Some(&id), why.clone(), None).await;
-    assert_eq!((answer.status, answer.location.as_deref()), (202, Some(format!("/api/v1/runtime/operations/{id}").as_str())));
+    assert_eq!(
+        (answer.status, answer.location.as_deref()),
+        (202, Some(format!("/api/v1/runtime/operations/{id}").as_str()))
+    );
     let again = platform.post("CancelOperation", Some(&id), why, None).await;
     assert_eq!(again, answer);
     platform.run_until_quiet().await;
@@ -112,7 +125,8 @@ async fn a_rollout_that_is_cancelled_goes_back_and_is_not_kept_out() {
     "#]].assert_eq(&platform.transcript_since(place));
     assert_eq!(platform.traffic(), ["1.4.1=100"]);
     assert_eq!(quarantined(&platform), Vec::<String>::new());
-    let late = platform.post("CancelOperation", Some(&id), json!({ "reason": "once more" }), Some("key-9")).await;
+    let late =
+        platform.post("CancelOperation", Some(&id), json!({ "reason": "once more" }), Some("key-9")).await;
     assert_eq!((late.status, late.body["code"].as_str()), (409, Some("NotCancellable")));
 }
 
@@ -138,14 +152,18 @@ async fn provisioning_that_is_cancelled_ends_as_failed_and_is_taken_up_by_the_ne
     platform.send(&provision("provision-1"));
     platform.run_until("making resources", |it| !it.infrastructure.world().is_empty()).await;
     let id = running(&platform, Kind::Provision);
-    let answer = platform.post("CancelOperation", Some(&id), json!({ "reason": "the wrong region" }), None).await;
+    let answer =
+        platform.post("CancelOperation", Some(&id), json!({ "reason": "the wrong region" }), None).await;
     assert_eq!(answer.status, 202);
     platform.run_until_quiet().await;
     let failed = platform.last("RuntimeCommandFailed");
     assert_eq!(failed["reasonCode"], "Cancelled");
     expect!["Provisioning `env-cc58147b` failed: ended by `olga`: the wrong region (Cancelled). What was made stays and is taken up by the next ProvisionEnvironment of the same name."].assert_eq(failed["detail"].as_str().unwrap());
     platform.run(&provision("provision-2")).await;
-    assert_eq!(platform.outcome("provision-2").await, ("Completed".into(), "RuntimeEnvironmentProvisioned".into()));
+    assert_eq!(
+        platform.outcome("provision-2").await,
+        ("Completed".into(), "RuntimeEnvironmentProvisioned".into())
+    );
 }
 
 #[tokio::test]
@@ -153,7 +171,9 @@ async fn a_rollback_is_not_cancelled() {
     let mut platform = serving().await;
     platform.run(&deploy("deploy-2", "1.4.2")).await;
     platform.send(&rollback("rollback-1"));
-    platform.run_until("going back", |it| status_of(it, "1.4.2") == Some(DeploymentStatus::RollingBack)).await;
+    platform
+        .run_until("going back", |it| status_of(it, "1.4.2") == Some(DeploymentStatus::RollingBack))
+        .await;
     let id = running(&platform, Kind::Rollback);
     let answer = platform.post("CancelOperation", Some(&id), json!({ "reason": "hm" }), None).await;
     assert_eq!((answer.status, answer.body["code"].as_str()), (409, Some("NotCancellable")));

@@ -1,6 +1,5 @@
 //! Several tenants in one environment: who may use it, how much of it, and that none meets another.
 
-
 use expect_test::expect;
 use runtime_platform::{
     functions::{self, Run},

@@ -163,7 +163,8 @@ impl Broker {
             for entity in subscribers(&message) {
                 state.count += 1;
                 let message = Outgoing { entity, ..message.clone() };
-                let held = Held { number: state.count, visible_at: now, enqueued_at: now, deliveries: 0, message };
+                let held =
+                    Held { number: state.count, visible_at: now, enqueued_at: now, deliveries: 0, message };
                 state.waiting.push(held);
             }
             state.published.push(message);
@@ -197,7 +198,9 @@ fn queues() -> Vec<String> {
 pub fn entity(trigger: &Trigger) -> Option<String> {
     match trigger {
         Trigger::Queue(queue) => Some(queue.clone()),
-        Trigger::Subscription { topic, subscription } => Some(format!("{topic}/Subscriptions/{subscription}")),
+        Trigger::Subscription { topic, subscription } => {
+            Some(format!("{topic}/Subscriptions/{subscription}"))
+        }
         Trigger::Timer(_) | Trigger::Http { .. } => None,
     }
 }
@@ -207,17 +210,25 @@ pub fn entity(trigger: &Trigger) -> Option<String> {
 fn subscribers(message: &Outgoing) -> Vec<String> {
     let declared: Value = serde_json::from_str(include_str!("../../infra/messaging.json")).unwrap();
     let matches = |rule: &Value| {
-        let wanted = rule["correlationFilter"]["properties"].as_object().expect("our rules are correlation filters");
+        let wanted =
+            rule["correlationFilter"]["properties"].as_object().expect("our rules are correlation filters");
         wanted.iter().all(|(name, value)| message.properties.get(name).map(String::as_str) == value.as_str())
     };
-    let topic = declared["topics"].as_array().unwrap().iter().find(|topic| topic["name"] == message.entity.as_str()).unwrap();
+    let topic = declared["topics"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|topic| topic["name"] == message.entity.as_str())
+        .unwrap();
     let read: Vec<_> = functions::all().iter().filter_map(|function| entity(&function.trigger)).collect();
     topic["subscriptions"]
         .as_array()
         .unwrap()
         .iter()
         .filter(|subscription| subscription["rules"].as_array().unwrap().iter().any(matches))
-        .map(|subscription| format!("{}/Subscriptions/{}", message.entity, subscription["name"].as_str().unwrap()))
+        .map(|subscription| {
+            format!("{}/Subscriptions/{}", message.entity, subscription["name"].as_str().unwrap())
+        })
         .filter(|entity| read.contains(entity))
         .collect()
 }

@@ -31,8 +31,8 @@ use runtime_platform::{
         deployment_service::{GateRecord, RuntimeDeployment, Slot},
         runtime_configuration_service::{ConfigurationVersion, RuntimeConfiguration, WorkloadConfiguration},
         runtime_environment_service::{RuntimeEnvironment, state::Plan},
-        tenant_runtime_isolation_service::RuntimeTenantBinding,
         secret_binding_service::SecretBinding,
+        tenant_runtime_isolation_service::RuntimeTenantBinding,
     },
 };
 use serde_json::Value;
@@ -385,8 +385,15 @@ impl TestPlatform {
     }
 
     /// Posts to an HTTP function for the tenant of the builders, in the name of the key `olga`.
-    pub async fn post(&self, name: &str, id: Option<&str>, body: Value, idempotency_key: Option<&str>) -> HttpAnswer {
-        let function = self.functions.iter().find(|function| function.name == name).expect("there is such a function");
+    pub async fn post(
+        &self,
+        name: &str,
+        id: Option<&str>,
+        body: Value,
+        idempotency_key: Option<&str>,
+    ) -> HttpAnswer {
+        let function =
+            self.functions.iter().find(|function| function.name == name).expect("there is such a function");
         let Run::Http(run) = function.run else { panic!("{name} takes no requests") };
         let params = id.map(|id| ("id".to_owned(), id.to_owned())).into_iter().collect();
         let mut headers = BTreeMap::from([("x-cs-tenant-id".to_owned(), TENANT.to_owned())]);

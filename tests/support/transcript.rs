@@ -92,7 +92,13 @@ fn in_short(payload: &Value, event_type: &str) -> String {
     match event_type {
         "RuntimeEnvironmentProvisioned" => format!("{} {}", text("environmentId"), text("name")),
         "RuntimeTenantBound" => {
-            format!("{} {} {} {}", text("tenantBindingId"), text("environmentId"), text("isolationModel"), text("change"))
+            format!(
+                "{} {} {} {}",
+                text("tenantBindingId"),
+                text("environmentId"),
+                text("isolationModel"),
+                text("change")
+            )
         }
         "RuntimeDeploymentRequested" => {
             format!("{} {} over {}", text("deploymentId"), text("image"), text("previousImage"))
@@ -114,7 +120,11 @@ fn in_short(payload: &Value, event_type: &str) -> String {
             text("healthGate")
         ),
         "ConfigurationPublished" => {
-            format!("version {} for {} workloads", text("version"), payload["serviceIds"].as_array().map_or(0, Vec::len))
+            format!(
+                "version {} for {} workloads",
+                text("version"),
+                payload["serviceIds"].as_array().map_or(0, Vec::len)
+            )
         }
         "ConfigurationSynced" => format!("version {} at {}", text("version"), text("serviceId")),
         "SecretBound" => format!("{} {} {}", text("secretBindingId"), text("secretName"), text("version")),

@@ -166,10 +166,14 @@ fn container(known: &Map<String, Value>, name: &str, revision: &RevisionSpec) ->
         let reference = json!({ "name": entry.variable, "secretRef": secrets::name(entry) });
         env.insert(entry.variable.as_str(), reference);
     }
-    env.extend(revision.env.iter().map(|(name, value)| (name.as_str(), json!({ "name": name, "value": value }))));
+    env.extend(
+        revision.env.iter().map(|(name, value)| (name.as_str(), json!({ "name": name, "value": value }))),
+    );
     env.remove(DEPLOYMENT_VARIABLE);
     let mut bound = bound.cloned().collect::<Vec<_>>();
-    bound.retain(|variable| !variable.get("name").and_then(Value::as_str).is_some_and(|name| env.contains_key(name)));
+    bound.retain(|variable| {
+        !variable.get("name").and_then(Value::as_str).is_some_and(|name| env.contains_key(name))
+    });
     let mut env = env.into_values().collect::<Vec<_>>();
     env.extend(bound);
     env.push(json!({ "name": DEPLOYMENT_VARIABLE, "value": revision.deployment_id }));

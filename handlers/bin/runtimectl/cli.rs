@@ -63,7 +63,9 @@ pub struct DemoArgs {
 
 /// Run the whole platform on this machine
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  runtimectl up --images images.json\n\nCtrl-C stops it; what it knew is there the next time.")]
+#[command(
+    after_help = "Example:\n  runtimectl up --images images.json\n\nCtrl-C stops it; what it knew is there the next time."
+)]
 pub struct UpArgs {
     /// Where it keeps its data
     #[arg(long, value_name = "DIR", default_value = ".runtime")]

@@ -101,9 +101,7 @@ async fn list(client: &Client, args: &GetArgs) -> Result<Listed, Failure> {
         | Kind::Operations
         | Kind::TenantBindings
         | Kind::Configurations
-        | Kind::SecretBindings => {
-            Ok(client.list(path(args.kind), &query, limit).await?)
-        }
+        | Kind::SecretBindings => Ok(client.list(path(args.kind), &query, limit).await?),
     }
 }
 
@@ -270,18 +268,16 @@ mod tests {
 
     #[test]
     fn every_list_has_columns_and_what_is_absent_is_empty() {
-        for kind in
-            [
-                Kind::Environments,
-                Kind::Deployments,
-                Kind::Operations,
-                Kind::TenantBindings,
-                Kind::Configurations,
-                Kind::SecretBindings,
-                Kind::Plans,
-                Kind::Events,
-            ]
-        {
+        for kind in [
+            Kind::Environments,
+            Kind::Deployments,
+            Kind::Operations,
+            Kind::TenantBindings,
+            Kind::Configurations,
+            Kind::SecretBindings,
+            Kind::Plans,
+            Kind::Events,
+        ] {
             let grid = grid(kind, &[json!({})], Timestamp::UNIX_EPOCH);
             assert_eq!(grid.header.len(), grid.rows[0].len());
             assert!(grid.rows[0].iter().all(String::is_empty), "{:?}", grid.rows);

@@ -32,7 +32,10 @@ fn members(command: &str) -> &'static [(&'static str, Is)] {
             ("source", Is::OneOf(&["Generated", "External"])),
         ],
         "RotateSecret" => &[("secretBindingId", Is::Text), ("reason", Is::Text)],
-        "BindTenant" => &[("boundTenantId", Is::Text), ("isolationModel", Is::OneOf(&["silo", "dedicated", "pool", "shared"]))],
+        "BindTenant" => &[
+            ("boundTenantId", Is::Text),
+            ("isolationModel", Is::OneOf(&["silo", "dedicated", "pool", "shared"])),
+        ],
         "ApplyScalingPolicy" => &[
             ("serviceId", Is::Text),
             ("kind", Is::Text),

@@ -238,7 +238,9 @@ pub(super) fn unlock(connection: &Connection, sequence: i64, uncounted: bool) ->
 /// Takes every lock off. The deliveries count: their receivers may have died of them.
 pub(super) fn unlock_all(connection: &Connection) -> Result<(), DatabaseFault> {
     connection
-        .prepare_cached("UPDATE message SET lock_token = NULL, locked_until = NULL WHERE locked_until IS NOT NULL")?
+        .prepare_cached(
+            "UPDATE message SET lock_token = NULL, locked_until = NULL WHERE locked_until IS NOT NULL",
+        )?
         .execute([])?;
     Ok(())
 }

@@ -91,7 +91,9 @@ impl Command for Deploy {
         }
         if let Some(number) = message.envelope.payload.configuration_version {
             let module = &wanted.workload.module_id;
-            let available = runtime_configuration_service::available(&platform.ledger, &partition, module, number).await?;
+            let available =
+                runtime_configuration_service::available(&platform.ledger, &partition, module, number)
+                    .await?;
             if let Err(unavailable) = available {
                 return Ok(Decision::Refused(no_configuration(number, unavailable)));
             }
@@ -119,7 +121,10 @@ fn validate(deploy: &Deploy) -> Result<Wanted<'_>, Refusal> {
     let [workload] = deploy.workloads.as_slice() else {
         return Err(Refusal::new(
             ReasonCode::NotSupported,
-            format!("payload.workloads: {} were given; exactly one is taken. Send one Deploy for each.", deploy.workloads.len()),
+            format!(
+                "payload.workloads: {} were given; exactly one is taken. Send one Deploy for each.",
+                deploy.workloads.len()
+            ),
         ));
     };
     if deploy.strategy == Some(Strategy::Recreate) {
@@ -153,20 +158,33 @@ fn validate_workload(workload: &Workload) -> Result<(), Refusal> {
     if workload.target != "container-apps" {
         return Err(Refusal::new(
             ReasonCode::NotSupported,
-            format!("payload.{}: `{}` is no target that can be deployed to yet; use `container-apps`.", field("target"), workload.target),
+            format!(
+                "payload.{}: `{}` is no target that can be deployed to yet; use `container-apps`.",
+                field("target"),
+                workload.target
+            ),
         ));
     }
     if workload.port == 0 {
         return Err(invalid(&field("port"), "0 is no port; name the one that the container listens on"));
     }
-    if workload.max_replicas == 0 || workload.min_replicas > workload.max_replicas || workload.max_replicas > 1000 {
+    if workload.max_replicas == 0
+        || workload.min_replicas > workload.max_replicas
+        || workload.max_replicas > 1000
+    {
         return Err(invalid(
             &field("maxReplicas"),
-            format!("{} to {} replicas are asked for; the most is 1 to 1000 and no less than minReplicas", workload.min_replicas, workload.max_replicas),
+            format!(
+                "{} to {} replicas are asked for; the most is 1 to 1000 and no less than minReplicas",
+                workload.min_replicas, workload.max_replicas
+            ),
         ));
     }
     if !(workload.cpu > 0.0 && workload.cpu <= 16.0) {
-        return Err(invalid(&field("cpu"), format!("{} cores; it is more than 0 and at most 16", workload.cpu)));
+        return Err(invalid(
+            &field("cpu"),
+            format!("{} cores; it is more than 0 and at most 16", workload.cpu),
+        ));
     }
     let name_is_good = |name: &String| {
         !name.is_empty()
@@ -176,7 +194,9 @@ fn validate_workload(workload: &Workload) -> Result<(), Refusal> {
     match workload.env.keys().find(|name| !name_is_good(name) || name.starts_with("CS_")) {
         Some(name) => Err(invalid(
             &field("env"),
-            format!("`{name}` cannot be set; names are letters, digits and `_`, and those with `CS_` are the platform's"),
+            format!(
+                "`{name}` cannot be set; names are letters, digits and `_`, and those with `CS_` are the platform's"
+            ),
         )),
         None => Ok(()),
     }
@@ -191,29 +211,32 @@ fn image_reference(image: &str) -> Result<(), String> {
     let tag = last.rsplit_once('@').or_else(|| last.split_once(':')).map(|(_, tag)| tag);
     match tag {
         Some(tag) if !tag.is_empty() => Ok(()),
-        Some(_) | None => Err(format!("`{image}` has no tag; add the version, e.g. `{}:1.4.2`", image.trim_end_matches(':'))),
+        Some(_) | None => Err(format!(
+            "`{image}` has no tag; add the version, e.g. `{}:1.4.2`",
+            image.trim_end_matches(':')
+        )),
     }
 }
 
 /// Whether the environment takes this workload.
-fn accepts(
-    id: &EnvironmentId,
-    ground: Option<Ground>,
-    workload: &Workload,
-) -> Result<Ground, Refusal> {
+fn accepts(id: &EnvironmentId, ground: Option<Ground>, workload: &Workload) -> Result<Ground, Refusal> {
     let Some(ground) = ground else { return Err(environment_not_found(id)) };
     let RuntimeEnvironment { status, stage, .. } = ground.environment();
     if *status != ProvisioningStatus::Provisioned {
         return Err(Refusal {
             code: ReasonCode::EnvironmentNotProvisioned,
-            detail: format!("`{id}` is {status:?}; deployments are taken once it is Provisioned. Wait for RuntimeEnvironmentProvisioned, or see its operation for what holds it up."),
+            detail: format!(
+                "`{id}` is {status:?}; deployments are taken once it is Provisioned. Wait for RuntimeEnvironmentProvisioned, or see its operation for what holds it up."
+            ),
             retryable: true,
         });
     }
     if *stage == Stage::Prod && ground.binding().is_none() {
         return Err(Refusal::new(
             ReasonCode::TenantBindingMissing,
-            format!("`{id}` is a prod environment without a tenant binding; send BindTenant before its first Deploy."),
+            format!(
+                "`{id}` is a prod environment without a tenant binding; send BindTenant before its first Deploy."
+            ),
         ));
     }
     if ground.target(&workload.target).is_none() {
@@ -228,9 +251,20 @@ fn accepts(
 /// A version that the workload cannot be started with.
 fn no_configuration(number: u64, why: Unavailable) -> Refusal {
     let (code, what) = match why {
-        Unavailable::Unknown => (ReasonCode::InvalidPayload, "was never published; `runtimectl get configurations` lists those there are".to_owned()),
-        Unavailable::Older(newer) => (ReasonCode::Conflict, format!("is older than version {newer}, which the workload has; leave the field out, or name that one")),
-        Unavailable::Failed => (ReasonCode::Quarantined, "failed its health gate at this workload; publish a corrected version".to_owned()),
+        Unavailable::Unknown => (
+            ReasonCode::InvalidPayload,
+            "was never published; `runtimectl get configurations` lists those there are".to_owned(),
+        ),
+        Unavailable::Older(newer) => (
+            ReasonCode::Conflict,
+            format!(
+                "is older than version {newer}, which the workload has; leave the field out, or name that one"
+            ),
+        ),
+        Unavailable::Failed => (
+            ReasonCode::Quarantined,
+            "failed its health gate at this workload; publish a corrected version".to_owned(),
+        ),
     };
     Refusal::new(code, format!("payload.configurationVersion: version {number} {what}."))
 }
@@ -240,7 +274,9 @@ fn no_configuration(number: u64, why: Unavailable) -> Refusal {
 pub fn environment_not_found(id: &EnvironmentId) -> Refusal {
     Refusal::new(
         ReasonCode::EnvironmentNotFound,
-        format!("There is no environment `{id}`. Send ProvisionEnvironment first, or correct payload.environmentId; `runtimectl get environments` lists those there are."),
+        format!(
+            "There is no environment `{id}`. Send ProvisionEnvironment first, or correct payload.environmentId; `runtimectl get environments` lists those there are."
+        ),
     )
 }
 
@@ -318,7 +354,10 @@ async fn free_id(
 }
 
 pub(super) fn missing(id: &str) -> Fault {
-    Fault::Unreadable { doing: format!("reading `{id}`"), source: "a document that another one names is missing".into() }
+    Fault::Unreadable {
+        doing: format!("reading `{id}`"),
+        source: "a document that another one names is missing".into(),
+    }
 }
 
 /// Writes the decision: the deployment, its operation, its place, and what becomes of those who were
@@ -331,21 +370,28 @@ fn record(
     partition: Partition,
 ) -> Result<Decision, Fault> {
     let mut commit = Commit::new(partition, message.now);
-    let Place { slot, slot_loaded, in_flight, pending, deployment_id, deployment_loaded, operation_id } = place;
+    let Place { slot, slot_loaded, in_flight, pending, deployment_id, deployment_loaded, operation_id } =
+        place;
     let waits = in_flight.is_some();
     let event_id = message.envelope.event_id.to_string();
     if let Some((older, loaded, operation)) = in_flight
         && older.can_be_superseded()
         && older.cancel.is_none()
     {
-        let cancel = Cancel { reason: RolledBackReason::Superseded, by: event_id.clone(), rollback: None, at: message.now };
+        let cancel = Cancel {
+            reason: RolledBackReason::Superseded,
+            by: event_id.clone(),
+            rollback: None,
+            at: message.now,
+        };
         commit.put(&loaded, &RuntimeDeployment { cancel: Some(cancel), ..older })?;
         operations::nudge(&mut commit, &operation, &event_id)?;
     }
     if let Some(replaced) = pending {
         replace(&mut commit, message, replaced, &deployment_id)?;
     }
-    let compute_target = ground.target(&wanted.workload.target).cloned().ok_or_else(|| missing(&wanted.workload.target))?;
+    let compute_target =
+        ground.target(&wanted.workload.target).cloned().ok_or_else(|| missing(&wanted.workload.target))?;
     let mut lineage = message.lineage();
     lineage.module_id.get_or_insert_with(|| wanted.workload.module_id.clone());
     let requested = message.cause(&commit.partition.environment_id).event("RuntimeDeploymentRequested", 0);
@@ -450,7 +496,11 @@ fn replace(
         &deployment.lineage,
         NewEvent {
             id: id.clone(),
-            event: delivery::refused(&deployment.lineage.command_id, &deployment.lineage.command_type, &refusal),
+            event: delivery::refused(
+                &deployment.lineage.command_id,
+                &deployment.lineage.command_type,
+                &refusal,
+            ),
             aggregate: deployment.deployment_id.to_string(),
             sequence,
             caused_by: message.envelope.event_id.to_string(),
@@ -473,7 +523,9 @@ mod tests {
 
     #[test]
     fn an_image_names_its_version() {
-        for good in ["acr.azurecr.io/api:1.4.2", "api:latest", "localhost:5000/api:1", "acr.azurecr.io/api@sha256:ab"] {
+        for good in
+            ["acr.azurecr.io/api:1.4.2", "api:latest", "localhost:5000/api:1", "acr.azurecr.io/api@sha256:ab"]
+        {
             assert_eq!(image_reference(good), Ok(()), "{good}");
         }
         for bad in ["acr.azurecr.io/api", "localhost:5000/api", "", "api:", "a b:1"] {

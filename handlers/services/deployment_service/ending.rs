@@ -48,7 +48,11 @@ impl Site {
 }
 
 /// The deployment serves: it takes the slot's serving place, and what served before is retired.
-pub(super) async fn completed(platform: &Platform, operation: &Operation, mut site: Site) -> Result<Step, Fault> {
+pub(super) async fn completed(
+    platform: &Platform,
+    operation: &Operation,
+    mut site: Site,
+) -> Result<Step, Fault> {
     let now = site.now();
     let (mut slot, slot_loaded) = slot(&platform.ledger, &site).await?;
     retire_previous(&platform.ledger, &mut site, &slot, now).await?;
@@ -81,9 +85,11 @@ async fn retire_previous(ledger: &Ledger, site: &mut Site, slot: &Slot, now: Tim
     if before.deployment_id == site.deployment.deployment_id {
         return Ok(());
     }
-    let loaded = ledger.load::<RuntimeDeployment>(&site.commit.partition, before.deployment_id.as_str()).await?;
+    let loaded =
+        ledger.load::<RuntimeDeployment>(&site.commit.partition, before.deployment_id.as_str()).await?;
     let (Some(before), loaded) = loaded.take() else { return Ok(()) };
-    site.commit.put(&loaded, &RuntimeDeployment { retired_at: Some(now), weight: 0, weight_in_place: 0, ..before })
+    site.commit
+        .put(&loaded, &RuntimeDeployment { retired_at: Some(now), weight: 0, weight_in_place: 0, ..before })
 }
 
 /// A newer image that passed ends the quarantine of those before it: going forward is over them. An
@@ -99,20 +105,29 @@ async fn lift_older(ledger: &Ledger, site: &mut Site, slot: &mut Slot) -> Result
         let failed = history.iter().find(|other| other.deployment_id == entry.deployment_id);
         failed.map_or(entry.at, |failed| failed.requested_at)
     };
-    let (kept, lifted): (Vec<_>, Vec<_>) = slot.quarantine.drain(..).partition(|entry| failed_at(entry) >= first);
+    let (kept, lifted): (Vec<_>, Vec<_>) =
+        slot.quarantine.drain(..).partition(|entry| failed_at(entry) >= first);
     slot.quarantine = kept;
     for entry in lifted {
-        site.note(format!("{} passed, which is newer: the quarantine of {} ends", site.deployment.workload.image, entry.image));
+        site.note(format!(
+            "{} passed, which is newer: the quarantine of {} ends",
+            site.deployment.workload.image, entry.image
+        ));
     }
     Ok(())
 }
 
 /// What was there before serves again.
-pub(super) async fn rolled_back(platform: &Platform, operation: &Operation, mut site: Site) -> Result<Step, Fault> {
+pub(super) async fn rolled_back(
+    platform: &Platform,
+    operation: &Operation,
+    mut site: Site,
+) -> Result<Step, Fault> {
     let now = site.now();
     let (mut slot, slot_loaded) = slot(&platform.ledger, &site).await?;
     let restored = site.deployment.restore.clone();
-    let served = slot.serving.as_ref().map(|serving| &serving.deployment_id) == Some(&site.deployment.deployment_id);
+    let served =
+        slot.serving.as_ref().map(|serving| &serving.deployment_id) == Some(&site.deployment.deployment_id);
     if served {
         revive(&platform.ledger, &mut site, restored.as_ref()).await?;
     }
@@ -122,7 +137,9 @@ pub(super) async fn rolled_back(platform: &Platform, operation: &Operation, mut 
     let why = deployment.reason.clone().unwrap_or_else(|| reason.to_string());
     match reason {
         RolledBackReason::Operator => slot.quarantine(deployment, &why, now),
-        RolledBackReason::GateFailed if deployment.application_failed => slot.quarantine(deployment, &why, now),
+        RolledBackReason::GateFailed if deployment.application_failed => {
+            slot.quarantine(deployment, &why, now)
+        }
         RolledBackReason::GateFailed | RolledBackReason::Superseded | RolledBackReason::Cancelled => {}
     }
     deployment.status = DeploymentStatus::RolledBack;
@@ -148,16 +165,22 @@ pub(super) async fn rolled_back(platform: &Platform, operation: &Operation, mut 
         None => format!("`{}` is rolled back; nothing served before it", deployment.deployment_id),
     };
     // A rollback that was asked for has succeeded; a rollout that had to go back has not.
-    let then = if operation.kind == operations::Kind::Rollback { Then::Succeeded(detail) } else { Then::Failed(detail) };
+    let then = if operation.kind == operations::Kind::Rollback {
+        Then::Succeeded(detail)
+    } else {
+        Then::Failed(detail)
+    };
     end(platform, operation, site, slot, slot_loaded, event, caused_by, then).await
 }
 
 /// The deployment that serves again is no longer retired, and has all the traffic.
 async fn revive(ledger: &Ledger, site: &mut Site, restored: Option<&Serving>) -> Result<(), Fault> {
     let Some(restored) = restored else { return Ok(()) };
-    let loaded = ledger.load::<RuntimeDeployment>(&site.commit.partition, restored.deployment_id.as_str()).await?;
+    let loaded =
+        ledger.load::<RuntimeDeployment>(&site.commit.partition, restored.deployment_id.as_str()).await?;
     let (Some(older), loaded) = loaded.take() else { return Ok(()) };
-    site.commit.put(&loaded, &RuntimeDeployment { retired_at: None, weight: 100, weight_in_place: 100, ..older })
+    site.commit
+        .put(&loaded, &RuntimeDeployment { retired_at: None, weight: 100, weight_in_place: 100, ..older })
 }
 
 /// It ends without having served, and there is nothing, or no way, to go back to.
@@ -177,7 +200,8 @@ pub(super) async fn failed(
     }
     let ordered = deployment.cancel.as_ref().and_then(|cancel| cancel.rollback.clone());
     // A rollback that failed leaves what serves as it was.
-    let serves = slot.serving.as_ref().map(|serving| &serving.deployment_id) == Some(&deployment.deployment_id);
+    let serves =
+        slot.serving.as_ref().map(|serving| &serving.deployment_id) == Some(&deployment.deployment_id);
     deployment.status = if serves { DeploymentStatus::Completed } else { DeploymentStatus::Failed };
     if serves {
         deployment.cancel = None;

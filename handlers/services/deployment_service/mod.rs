@@ -8,9 +8,9 @@
 
 pub mod deploy;
 mod ending;
-mod quota;
 pub mod on_runtime_configuration;
 pub mod operators;
+mod quota;
 pub mod refresh;
 pub mod rollback_deployment;
 mod rolling_back;

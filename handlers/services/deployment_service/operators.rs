@@ -22,9 +22,11 @@ pub async fn lift(
     commit: &mut Commit,
     deployment: &RuntimeDeployment,
 ) -> Result<Option<Quarantined>, Fault> {
-    let (slot, loaded) = ledger.load::<Slot>(&commit.partition, &Slot::id(&deployment.module_id)).await?.take();
+    let (slot, loaded) =
+        ledger.load::<Slot>(&commit.partition, &Slot::id(&deployment.module_id)).await?.take();
     let Some(mut slot) = slot else { return Ok(None) };
-    let Some(place) = slot.quarantine.iter().position(|entry| entry.deployment_id == deployment.deployment_id)
+    let Some(place) =
+        slot.quarantine.iter().position(|entry| entry.deployment_id == deployment.deployment_id)
     else {
         return Ok(None);
     };
@@ -69,7 +71,12 @@ pub async fn cancel(
                 return Ok(Err(format!("`{id}` is being ended already.")));
             }
             operations::nudge(commit, &operation, by)?;
-            let order = Cancel { reason: RolledBackReason::Cancelled, by: by.to_owned(), rollback: None, at: commit.now };
+            let order = Cancel {
+                reason: RolledBackReason::Cancelled,
+                by: by.to_owned(),
+                rollback: None,
+                at: commit.now,
+            };
             let reason = Some(why.to_owned());
             commit.put(&loaded, &RuntimeDeployment { cancel: Some(order), reason, ..deployment })?;
             Ok(Ok(()))
@@ -88,7 +95,10 @@ fn never_begins(
     (operation, operation_loaded): (Operation, Loaded<Operation>),
     why: &str,
 ) -> Result<(), Fault> {
-    let detail = format!("`{}` waited for its turn and was ended: {why}. Nothing of it was rolled out.", deployment.deployment_id);
+    let detail = format!(
+        "`{}` waited for its turn and was ended: {why}. Nothing of it was rolled out.",
+        deployment.deployment_id
+    );
     let refusal = Refusal::new(ReasonCode::Cancelled, detail.clone());
     let lineage = deployment.lineage.clone();
     let cause = Cause {

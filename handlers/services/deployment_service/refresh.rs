@@ -48,7 +48,12 @@ pub enum Refresh {
 ///
 /// # Errors
 /// When the store is away.
-pub async fn refresh(ledger: &Ledger, commit: &mut Commit, module: &ModuleId, wish: Wish) -> Result<Refresh, Fault> {
+pub async fn refresh(
+    ledger: &Ledger,
+    commit: &mut Commit,
+    module: &ModuleId,
+    wish: Wish,
+) -> Result<Refresh, Fault> {
     let (slot, loaded) = ledger.load::<Slot>(&commit.partition, &Slot::id(module)).await?.take();
     let Some(mut slot) = slot else { return Ok(Refresh::NothingServes) };
     if slot.in_flight.is_some() {
@@ -64,15 +69,26 @@ pub async fn refresh(ledger: &Ledger, commit: &mut Commit, module: &ModuleId, wi
 }
 
 /// Begins a refresh of what a free slot serves; the caller writes the slot.
-pub(super) async fn begin(ledger: &Ledger, commit: &mut Commit, slot: &mut Slot, wish: Wish) -> Result<Refresh, Fault> {
+pub(super) async fn begin(
+    ledger: &Ledger,
+    commit: &mut Commit,
+    slot: &mut Slot,
+    wish: Wish,
+) -> Result<Refresh, Fault> {
     let Some(serving) = slot.serving.clone() else { return Ok(Refresh::NothingServes) };
     let id = serving.deployment_id.as_str();
-    let serves = ledger.load::<RuntimeDeployment>(&commit.partition, id).await?.state.ok_or_else(|| missing(id))?;
+    let serves =
+        ledger.load::<RuntimeDeployment>(&commit.partition, id).await?.state.ok_or_else(|| missing(id))?;
     let Wish { origin, mut lineage, caused_by, wished_at: _ } = wish;
     lineage.module_id = Some(slot.module_id.clone());
     let environment = commit.partition.environment_id.clone();
     let event_id = format!("{caused_by}/{}", slot.module_id);
-    let cause = Cause { tenant: &lineage.tenant_id, environment: &environment, function: "Refresh", event_id: &event_id };
+    let cause = Cause {
+        tenant: &lineage.tenant_id,
+        environment: &environment,
+        function: "Refresh",
+        event_id: &event_id,
+    };
     let (ordinal, loaded) = free_id(ledger, commit, &cause).await?;
     let (deployment_id, operation_id) = (cause.deployment(ordinal), cause.operation(ordinal));
     let requested = cause.event("RuntimeDeploymentRequested", ordinal);
@@ -125,7 +141,11 @@ pub(super) async fn begin(ledger: &Ledger, commit: &mut Commit, slot: &mut Slot,
     Ok(Refresh::Began(deployment_id))
 }
 
-async fn free_id(ledger: &Ledger, commit: &Commit, cause: &Cause<'_>) -> Result<(u32, Loaded<RuntimeDeployment>), Fault> {
+async fn free_id(
+    ledger: &Ledger,
+    commit: &Commit,
+    cause: &Cause<'_>,
+) -> Result<(u32, Loaded<RuntimeDeployment>), Fault> {
     for ordinal in 0..ORDINALS_MAX {
         let id = cause.deployment(ordinal);
         let loaded = ledger.load::<RuntimeDeployment>(&commit.partition, id.as_str()).await?;

@@ -60,7 +60,8 @@ impl Command for RollbackDeployment {
             Err(refusal) => return Ok(Decision::Refused(refusal)),
         };
         let partition = Partition::environment(&message.envelope.tenant_id, wanted.environment_id.as_str());
-        let ground = Ground::find(&platform.ledger, &message.envelope.tenant_id, &wanted.environment_id).await?;
+        let ground =
+            Ground::find(&platform.ledger, &message.envelope.tenant_id, &wanted.environment_id).await?;
         if ground.is_none() {
             return Ok(Decision::Refused(environment_not_found(&wanted.environment_id)));
         }
@@ -98,7 +99,11 @@ fn validate(payload: &RollbackDeployment) -> Result<Wanted, Refusal> {
             DeploymentId::of_ours(id).map_err(|error| invalid(format!("payload.deploymentId: {error}")))?,
         ),
         (None, Some(module)) => Subject::Newest(module.clone()),
-        (Some(_), Some(_)) => return Err(invalid("payload: deploymentId and moduleId are both given; give one of them".to_owned())),
+        (Some(_), Some(_)) => {
+            return Err(invalid(
+                "payload: deploymentId and moduleId are both given; give one of them".to_owned(),
+            ));
+        }
         (None, None) => {
             return Err(invalid("payload: deploymentId or moduleId is missing; name the deployment, or the workload whose newest one is meant".to_owned()));
         }
@@ -116,7 +121,11 @@ struct Scene {
     history: Vec<RuntimeDeployment>,
 }
 
-async fn look(platform: &Platform, partition: &Partition, wanted: &Wanted) -> Result<Result<Scene, Refusal>, Fault> {
+async fn look(
+    platform: &Platform,
+    partition: &Partition,
+    wanted: &Wanted,
+) -> Result<Result<Scene, Refusal>, Fault> {
     let ledger = &platform.ledger;
     let not_found = |what: String| Ok(Err(Refusal::new(ReasonCode::DeploymentNotFound, what)));
     let id = match &wanted.subject {
@@ -125,13 +134,21 @@ async fn look(platform: &Platform, partition: &Partition, wanted: &Wanted) -> Re
             let slot = ledger.load::<Slot>(partition, &Slot::id(module)).await?.state;
             match slot.and_then(|slot| slot.in_flight.or(slot.serving.map(|serving| serving.deployment_id))) {
                 Some(id) => id,
-                None => return not_found(format!("`{module}` has no deployment in `{}`; there is nothing to roll back.", wanted.environment_id)),
+                None => {
+                    return not_found(format!(
+                        "`{module}` has no deployment in `{}`; there is nothing to roll back.",
+                        wanted.environment_id
+                    ));
+                }
             }
         }
     };
     let (deployment, loaded) = ledger.load::<RuntimeDeployment>(partition, id.as_str()).await?.take();
     let Some(deployment) = deployment else {
-        return not_found(format!("There is no deployment `{id}` in `{}`; `runtimectl get deployments` lists those there are.", wanted.environment_id));
+        return not_found(format!(
+            "There is no deployment `{id}` in `{}`; `runtimectl get deployments` lists those there are.",
+            wanted.environment_id
+        ));
     };
     let (slot, slot_loaded) = ledger.load::<Slot>(partition, &Slot::id(&deployment.module_id)).await?.take();
     let slot = slot.ok_or_else(|| missing("the slot of the deployment"))?;
@@ -140,12 +157,13 @@ async fn look(platform: &Platform, partition: &Partition, wanted: &Wanted) -> Re
 }
 
 /// Deployments of a workload, newest first, as far back as is looked.
-pub(super) async fn history(ledger: &Ledger, partition: &Partition, module: &ModuleId) -> Result<Vec<RuntimeDeployment>, Fault> {
-    let filter = Filter {
-        equal: vec![("moduleId".to_owned(), module.to_string())],
-        since: None,
-        newest_first: true,
-    };
+pub(super) async fn history(
+    ledger: &Ledger,
+    partition: &Partition,
+    module: &ModuleId,
+) -> Result<Vec<RuntimeDeployment>, Fault> {
+    let filter =
+        Filter { equal: vec![("moduleId".to_owned(), module.to_string())], since: None, newest_first: true };
     let mut page = Page::first(100);
     let mut history = Vec::new();
     for _ in 0..PAGES_MAX {
@@ -179,7 +197,9 @@ fn decide(scene: &Scene) -> Result<Course, Refusal> {
         )),
         DeploymentStatus::Queued => Err(Refusal {
             code: ReasonCode::Conflict,
-            detail: format!("`{id}` still waits for its turn and has changed nothing. Send a newer Deploy to replace it, or roll it back once it has begun."),
+            detail: format!(
+                "`{id}` still waits for its turn and has changed nothing. Send a newer Deploy to replace it, or roll it back once it has begun."
+            ),
             retryable: true,
         }),
         DeploymentStatus::Requested
@@ -187,25 +207,27 @@ fn decide(scene: &Scene) -> Result<Course, Refusal> {
         | DeploymentStatus::Configuring
         | DeploymentStatus::RollingOut
         | DeploymentStatus::HealthGating
-        | DeploymentStatus::Promoting => {
-            Ok(if deployment.cancel.is_some() {
-                Course::Nothing(format!("`{id}` is being ended already."))
-            } else {
-                Course::EndInFlight
-            })
-        }
+        | DeploymentStatus::Promoting => Ok(if deployment.cancel.is_some() {
+            Course::Nothing(format!("`{id}` is being ended already."))
+        } else {
+            Course::EndInFlight
+        }),
         DeploymentStatus::Completed => {
             if let Some(other) = slot.in_flight.as_ref().filter(|other| *other != id) {
                 return Err(Refusal {
                     code: ReasonCode::Conflict,
-                    detail: format!("`{other}` of the same workload is in flight. Wait for its end, or roll that one back."),
+                    detail: format!(
+                        "`{other}` of the same workload is in flight. Wait for its end, or roll that one back."
+                    ),
                     retryable: true,
                 });
             }
             if slot.serving.as_ref().map(|serving| &serving.deployment_id) != Some(id) {
                 return Err(Refusal::new(
                     ReasonCode::Conflict,
-                    format!("`{id}` does not serve any more; roll back the deployment that does, or leave deploymentId out and give moduleId."),
+                    format!(
+                        "`{id}` does not serve any more; roll back the deployment that does, or leave deploymentId out and give moduleId."
+                    ),
                 ));
             }
             target(deployment, slot, history).map(Course::GoBack).ok_or_else(|| {
@@ -219,10 +241,16 @@ fn decide(scene: &Scene) -> Result<Course, Refusal> {
 }
 
 /// The newest older deployment that is known to be good.
-pub(super) fn target(deployment: &RuntimeDeployment, slot: &Slot, newest_first: &[RuntimeDeployment]) -> Option<Serving> {
+pub(super) fn target(
+    deployment: &RuntimeDeployment,
+    slot: &Slot,
+    newest_first: &[RuntimeDeployment],
+) -> Option<Serving> {
     newest_first
         .iter()
-        .filter(|older| older.requested_at < deployment.requested_at && older.deployment_id != deployment.deployment_id)
+        .filter(|older| {
+            older.requested_at < deployment.requested_at && older.deployment_id != deployment.deployment_id
+        })
         .filter(|older| older.status == DeploymentStatus::Completed)
         .filter(|older| older.gate_result == Some(HealthGateResult::Passed))
         .filter(|older| slot.quarantined(&older.workload.image).is_none())

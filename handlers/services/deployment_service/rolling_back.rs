@@ -82,8 +82,20 @@ async fn restore_traffic(
             RevisionState::Running | RevisionState::Degraded => {}
             RevisionState::Provisioning | RevisionState::Stopped => return site.on(Then::Wait(LOOK_AGAIN)),
             RevisionState::Failed => {
-                let detail = format!("`{}` does not start any more: {}", restore.revision, revision.detail.as_deref().unwrap_or("no reason given"));
-                return ending::failed(platform, operation, site, CommandOutcome::Failed, ReasonCode::RollbackFailed, detail).await;
+                let detail = format!(
+                    "`{}` does not start any more: {}",
+                    restore.revision,
+                    revision.detail.as_deref().unwrap_or("no reason given")
+                );
+                return ending::failed(
+                    platform,
+                    operation,
+                    site,
+                    CommandOutcome::Failed,
+                    ReasonCode::RollbackFailed,
+                    detail,
+                )
+                .await;
             }
         }
         let weights = BTreeMap::from([(restore.revision.clone(), 100)]);
@@ -104,12 +116,23 @@ async fn restore_traffic(
 }
 
 /// The revision was purged: it is made anew from the recorded deployment.
-async fn rebuild(platform: &Platform, mut site: Site, workload: &WorkloadRef, restore: &Serving) -> Result<Step, Fault> {
-    let older = platform.ledger.load::<RuntimeDeployment>(&site.commit.partition, restore.deployment_id.as_str()).await?;
+async fn rebuild(
+    platform: &Platform,
+    mut site: Site,
+    workload: &WorkloadRef,
+    restore: &Serving,
+) -> Result<Step, Fault> {
+    let older = platform
+        .ledger
+        .load::<RuntimeDeployment>(&site.commit.partition, restore.deployment_id.as_str())
+        .await?;
     let older = older.state.ok_or_else(|| Fault::Rejected {
         doing: format!("restoring `{}`", restore.deployment_id),
         code: "DeploymentNotFound".to_owned(),
-        detail: format!("neither the revision `{}` nor the deployment `{}` is there any more", restore.revision, restore.deployment_id),
+        detail: format!(
+            "neither the revision `{}` nor the deployment `{}` is there any more",
+            restore.revision, restore.deployment_id
+        ),
     })?;
     site.note(format!("{} is gone; makes it anew from `{}`", restore.revision, restore.deployment_id));
     match platform.compute.stage(workload, &older.revision_spec()).await? {
@@ -123,7 +146,11 @@ async fn rebuild(platform: &Platform, mut site: Site, workload: &WorkloadRef, re
 
 /// A first deployment has nothing before it: its revision is stopped, and it has failed; one that
 /// somebody ended is rolled back to nothing.
-async fn nothing_to_go_back_to(platform: &Platform, operation: &Operation, site: Site) -> Result<Step, Fault> {
+async fn nothing_to_go_back_to(
+    platform: &Platform,
+    operation: &Operation,
+    site: Site,
+) -> Result<Step, Fault> {
     let deployment = &site.deployment;
     match deployment.rolled_back_reason {
         Some(RolledBackReason::GateFailed) | None => {

@@ -82,7 +82,11 @@ async fn site(platform: &Platform, operation: &Operation) -> Result<Site, Fault>
 
 /// Quarantine is judged here, not when the command came: the deployment may have waited.
 async fn requested(platform: &Platform, operation: &Operation, mut site: Site) -> Result<Step, Fault> {
-    let slot = platform.ledger.load::<Slot>(&site.commit.partition, &Slot::id(&site.deployment.module_id)).await?.state;
+    let slot = platform
+        .ledger
+        .load::<Slot>(&site.commit.partition, &Slot::id(&site.deployment.module_id))
+        .await?
+        .state;
     let image = site.deployment.workload.image.clone();
     if let Some(entry) = slot.as_ref().and_then(|slot| slot.quarantined(&image)) {
         let detail = format!(
@@ -93,12 +97,22 @@ async fn requested(platform: &Platform, operation: &Operation, mut site: Site) -
             entry.reason.trim_end_matches('.'),
             entry.deployment_id
         );
-        return ending::failed(platform, operation, site, CommandOutcome::Rejected, ReasonCode::Quarantined, detail).await;
+        return ending::failed(
+            platform,
+            operation,
+            site,
+            CommandOutcome::Rejected,
+            ReasonCode::Quarantined,
+            detail,
+        )
+        .await;
     }
     site.deployment.previous = slot.and_then(|slot| slot.serving);
     site.deployment.status = DeploymentStatus::Provisioning;
     match site.deployment.previous.clone() {
-        Some(previous) => site.note(format!("{image} over {}, which serves as {}", previous.image, previous.revision)),
+        Some(previous) => {
+            site.note(format!("{image} over {}, which serves as {}", previous.image, previous.revision))
+        }
         None => site.note(format!("{image} is the first deployment of `{}`", site.deployment.module_id)),
     }
     site.on(Then::Next)
@@ -108,7 +122,8 @@ async fn requested(platform: &Platform, operation: &Operation, mut site: Site) -
 async fn provisioning(platform: &Platform, mut site: Site) -> Result<Step, Fault> {
     let workload = site.deployment.workload_ref();
     let observed = platform.compute.observe(&workload).await?;
-    site.deployment.revision = Some(platform.compute.revision_name(&workload, &site.deployment.revision_suffix()));
+    site.deployment.revision =
+        Some(platform.compute.revision_name(&workload, &site.deployment.revision_suffix()));
     site.deployment.host = observed.and_then(|observed| observed.host);
     site.deployment.status = DeploymentStatus::Configuring;
     site.on(Then::Next)
@@ -118,18 +133,28 @@ async fn provisioning(platform: &Platform, mut site: Site) -> Result<Step, Fault
 async fn configuring(platform: &Platform, mut site: Site) -> Result<Step, Fault> {
     let deployment = &mut site.deployment;
     let (partition, module) = (&site.commit.partition, &deployment.module_id);
-    let wanted =
-        runtime_configuration_service::wanted(&platform.ledger, partition, module, deployment.configuration_version).await?;
+    let wanted = runtime_configuration_service::wanted(
+        &platform.ledger,
+        partition,
+        module,
+        deployment.configuration_version,
+    )
+    .await?;
     let (configuration, secret_refs) = match wanted {
         Some(wanted) => (Some(wanted.entry), wanted.secret_refs),
         None => (None, BTreeMap::new()),
     };
-    deployment.secrets = secret_binding_service::entries(&platform.ledger, partition, module, &secret_refs).await?;
+    deployment.secrets =
+        secret_binding_service::entries(&platform.ledger, partition, module, &secret_refs).await?;
     deployment.configuration = configuration;
     site.deployment.status = DeploymentStatus::RollingOut;
     site.deployment.configured_at = Some(site.now());
     let name = site.deployment.revision.clone().unwrap_or_default();
-    let version = site.deployment.configuration.as_ref().map_or("no configuration".to_owned(), |it| format!("configuration {}", it.version));
+    let version = site
+        .deployment
+        .configuration
+        .as_ref()
+        .map_or("no configuration".to_owned(), |it| format!("configuration {}", it.version));
     site.note(format!(
         "revision {name}: {} settings, {version}, {} secrets, port {}",
         site.deployment.workload.env.len(),
@@ -185,7 +210,9 @@ async fn health_gating(platform: &Platform, mut site: Site) -> Result<Step, Faul
             return site.on(Then::Wait(next_in.min(PAUSE_MAX)));
         }
         Verdict::Inconclusive { reason } => {
-            site.note(format!("the gate cannot tell ({reason}); it holds until RollbackDeployment or a newer Deploy"));
+            site.note(format!(
+                "the gate cannot tell ({reason}); it holds until RollbackDeployment or a newer Deploy"
+            ));
             record.reason = Some(reason);
             site.commit.overwrite(&id, &record)?;
             return site.on(Then::Wait(PAUSE_MAX));
@@ -234,14 +261,14 @@ fn own_revision<'a>(deployment: &RuntimeDeployment, observed: &'a Observed) -> O
 }
 
 /// Asks the revision's own host, which reaches it whatever the traffic.
-async fn sample(platform: &Platform, deployment: &RuntimeDeployment, revision: Option<&Revision>) -> Option<Sample> {
+async fn sample(
+    platform: &Platform,
+    deployment: &RuntimeDeployment,
+    revision: Option<&Revision>,
+) -> Option<Sample> {
     let host = revision?.host.clone()?;
     let gate = &deployment.health_gate;
-    let target = ProbeTarget {
-        host,
-        path: gate.path.clone(),
-        timeout: gate.timeout,
-    };
+    let target = ProbeTarget { host, path: gate.path.clone(), timeout: gate.timeout };
     Some(platform.probe.probe(&target).await)
 }
 
@@ -267,7 +294,8 @@ async fn promoting(platform: &Platform, operation: &Operation, mut site: Site) -
         return rolling_back::turn(site, RolledBackReason::GateFailed, why);
     };
     let gate = site.deployment.health_gate.clone();
-    let is_good = matches!(sample.answer, Answer::Status { status, .. } if gate.expect_status.contains(&status));
+    let is_good =
+        matches!(sample.answer, Answer::Status { status, .. } if gate.expect_status.contains(&status));
     if is_good {
         site.deployment.failures_in_a_row = 0;
     } else {
@@ -277,7 +305,11 @@ async fn promoting(platform: &Platform, operation: &Operation, mut site: Site) -
     if site.deployment.failures_in_a_row > gate.failure_limit {
         site.deployment.gate_result = Some(HealthGateResult::Failed);
         site.deployment.application_failed = true;
-        let why = format!("it stopped answering well at {} % of the traffic: {}", site.deployment.weight, in_words(&sample));
+        let why = format!(
+            "it stopped answering well at {} % of the traffic: {}",
+            site.deployment.weight,
+            in_words(&sample)
+        );
         return rolling_back::turn(site, RolledBackReason::GateFailed, why);
     }
     let interval = gate.interval.min(PAUSE_MAX);
@@ -325,7 +357,9 @@ async fn shift(platform: &Platform, mut site: Site) -> Result<Step, Fault> {
 
 /// Whether all the traffic is too fresh to believe in. A first deployment had it while it was gated.
 fn bakes(deployment: &RuntimeDeployment, now: Timestamp) -> bool {
-    let Some(shifted_at) = deployment.shifted_at.filter(|_| deployment.previous.is_some()) else { return false };
+    let Some(shifted_at) = deployment.shifted_at.filter(|_| deployment.previous.is_some()) else {
+        return false;
+    };
     now + TICK_ROUNDING < shifted_at.saturating_add(deployment.health_gate.bake).unwrap_or(Timestamp::MAX)
 }
 
@@ -356,7 +390,15 @@ pub async fn give_up(platform: &Platform, operation: &Operation, why: &GiveUp) -
                 "Rolling `{}` back failed: {detail}. See where the traffic goes and send RollbackDeployment again.",
                 site.deployment.deployment_id
             );
-            ending::failed(platform, operation, site, CommandOutcome::Failed, ReasonCode::RollbackFailed, detail).await
+            ending::failed(
+                platform,
+                operation,
+                site,
+                CommandOutcome::Failed,
+                ReasonCode::RollbackFailed,
+                detail,
+            )
+            .await
         }
         // Its revision may exist from here on.
         DeploymentStatus::RollingOut | DeploymentStatus::HealthGating | DeploymentStatus::Promoting => {
@@ -378,7 +420,10 @@ pub async fn give_up(platform: &Platform, operation: &Operation, why: &GiveUp) -
                 GiveUp::Deadline => ReasonCode::TimedOut,
                 GiveUp::Rejected { .. } | GiveUp::Attempts { .. } => ReasonCode::ProvisioningFailed,
             };
-            let detail = format!("`{}` failed before anything was rolled out: {detail}", site.deployment.deployment_id);
+            let detail = format!(
+                "`{}` failed before anything was rolled out: {detail}",
+                site.deployment.deployment_id
+            );
             ending::failed(platform, operation, site, CommandOutcome::Failed, code, detail).await
         }
     }

@@ -229,8 +229,8 @@ impl State for RuntimeDeployment {
     }
 
     fn ttl_seconds(&self) -> Option<u32> {
-        let serves_nothing =
-            matches!(self.status, DeploymentStatus::RolledBack | DeploymentStatus::Failed) || self.retired_at.is_some();
+        let serves_nothing = matches!(self.status, DeploymentStatus::RolledBack | DeploymentStatus::Failed)
+            || self.retired_at.is_some();
         serves_nothing.then_some(RETIRED_SECONDS)
     }
 }
@@ -313,7 +313,11 @@ impl RuntimeDeployment {
     /// This deployment as what serves.
     pub fn as_serving(&self) -> Option<Serving> {
         let revision = self.revision.clone()?;
-        Some(Serving { deployment_id: self.deployment_id.clone(), image: self.workload.image.clone(), revision })
+        Some(Serving {
+            deployment_id: self.deployment_id.clone(),
+            image: self.workload.image.clone(),
+            revision,
+        })
     }
 
     /// Traffic in percent, step by step. A first deployment has nobody to share it with.
@@ -341,7 +345,8 @@ pub fn app_name(module: &ModuleId) -> String {
     let plain = plain.trim_matches('-').to_owned();
     let begins_well = plain.starts_with(|first: char| first.is_ascii_lowercase());
     let is_free = !is_of_tenant(&plain);
-    if plain == slug && begins_well && is_free && plain.len() <= APP_NAME_LENGTH_MAX && !plain.contains("--") {
+    if plain == slug && begins_well && is_free && plain.len() <= APP_NAME_LENGTH_MAX && !plain.contains("--")
+    {
         return plain;
     }
     let digits = ids::derive(&["app", module.as_str()]).simple().to_string();
@@ -414,7 +419,15 @@ impl State for Slot {
 
 impl Slot {
     pub fn new(module_id: ModuleId, now: Timestamp) -> Self {
-        Self { module_id, in_flight: None, pending: None, serving: None, refresh: None, quarantine: Vec::new(), made_at: now }
+        Self {
+            module_id,
+            in_flight: None,
+            pending: None,
+            serving: None,
+            refresh: None,
+            quarantine: Vec::new(),
+            made_at: now,
+        }
     }
 
     /// The id of a workload's slot.
@@ -439,7 +452,9 @@ impl Slot {
             at: now,
             reason: reason.to_owned(),
             by: Some(match &deployment.cancel {
-                Some(Cancel { reason: RolledBackReason::Operator, by, .. }) => format!("RollbackDeployment `{by}`"),
+                Some(Cancel { reason: RolledBackReason::Operator, by, .. }) => {
+                    format!("RollbackDeployment `{by}`")
+                }
                 Some(_) | None => "its health gate".to_owned(),
             }),
         });
@@ -494,7 +509,8 @@ mod tests {
 
     #[test]
     fn a_name_that_is_changed_gets_digits_of_its_own() {
-        for module in ["Billing", "billing_api", "9lives", "a--b", "x.y", "module-", "-", &"long".repeat(20)] {
+        for module in ["Billing", "billing_api", "9lives", "a--b", "x.y", "module-", "-", &"long".repeat(20)]
+        {
             let name = name(module);
             assert!(name.len() <= APP_NAME_LENGTH_MAX, "{name}");
             assert!(name.starts_with("m-"), "{name}");

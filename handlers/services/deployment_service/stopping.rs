@@ -20,7 +20,9 @@ pub(super) async fn stop(
     observed: &Observed,
     revision: Option<&str>,
 ) -> Result<(), Fault> {
-    let Some(name) = revision.filter(|name| observed.revisions.get(*name).is_some_and(|revision| revision.active)) else {
+    let Some(name) =
+        revision.filter(|name| observed.revisions.get(*name).is_some_and(|revision| revision.active))
+    else {
         return Ok(());
     };
     let workload = site.deployment.workload_ref();
@@ -28,7 +30,10 @@ pub(super) async fn stop(
     let is_last = operation.attempt >= operations::ATTEMPTS_MAX;
     match fault {
         Fault::Transient { .. } | Fault::Conflict { .. } | Fault::Unreadable { .. } if !is_last => Err(fault),
-        Fault::Transient { .. } | Fault::Conflict { .. } | Fault::Unreadable { .. } | Fault::Rejected { .. } => {
+        Fault::Transient { .. }
+        | Fault::Conflict { .. }
+        | Fault::Unreadable { .. }
+        | Fault::Rejected { .. } => {
             site.note(format!("{name} could not be stopped and runs on without traffic: {}", fault.chain()));
             Ok(())
         }

@@ -50,7 +50,11 @@ pub async fn wanted(
     let id = state::configuration_id(partition);
     let head = ledger.load::<RuntimeConfiguration>(partition, &id).await?.state;
     let established = head.and_then(|head| head.established);
-    let applied = match ledger.load::<WorkloadConfiguration>(partition, &WorkloadConfiguration::id(module)).await?.state {
+    let applied = match ledger
+        .load::<WorkloadConfiguration>(partition, &WorkloadConfiguration::id(module))
+        .await?
+        .state
+    {
         Some(workload) => workload.applied,
         None => established,
     };
@@ -61,7 +65,9 @@ pub async fn wanted(
     {
         number = established;
     }
-    let version = version(ledger, partition, number).await?.ok_or_else(|| state::missing(&ConfigurationVersion::id(&id, number)))?;
+    let version = version(ledger, partition, number)
+        .await?
+        .ok_or_else(|| state::missing(&ConfigurationVersion::id(&id, number)))?;
     let ConfigurationVersion { version, content_hash, settings, secret_refs, .. } = version;
     Ok(Some(Wanted { entry: ConfigurationEntry { version, content_hash, settings }, secret_refs }))
 }
@@ -90,7 +96,8 @@ pub async fn available(
     if version(ledger, partition, number).await?.is_none() {
         return Ok(Err(Unavailable::Unknown));
     }
-    let workload = ledger.load::<WorkloadConfiguration>(partition, &WorkloadConfiguration::id(module)).await?.state;
+    let workload =
+        ledger.load::<WorkloadConfiguration>(partition, &WorkloadConfiguration::id(module)).await?.state;
     if workload.as_ref().is_some_and(|workload| workload.has_failed(number)) {
         return Ok(Err(Unavailable::Failed));
     }
@@ -104,7 +111,11 @@ pub async fn available(
     })
 }
 
-async fn version(ledger: &Ledger, partition: &Partition, number: u64) -> Result<Option<ConfigurationVersion>, Fault> {
+async fn version(
+    ledger: &Ledger,
+    partition: &Partition,
+    number: u64,
+) -> Result<Option<ConfigurationVersion>, Fault> {
     let id = ConfigurationVersion::id(&state::configuration_id(partition), number);
     Ok(ledger.load::<ConfigurationVersion>(partition, &id).await?.state)
 }

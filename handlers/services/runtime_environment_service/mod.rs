@@ -40,7 +40,11 @@ impl EnvironmentView {
 ///
 /// # Errors
 /// When the store is away.
-pub async fn find(ledger: &Ledger, partition: &Partition, id: &EnvironmentId) -> Result<Option<EnvironmentView>, Fault> {
+pub async fn find(
+    ledger: &Ledger,
+    partition: &Partition,
+    id: &EnvironmentId,
+) -> Result<Option<EnvironmentView>, Fault> {
     let (environment, loaded) = ledger.load::<RuntimeEnvironment>(partition, id.as_str()).await?.take();
     Ok(environment.map(|environment| EnvironmentView { environment, loaded }))
 }

@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     delivery::{Command, Decision, Message, Refusal},
-    events::{CommandOutcome, Event, ReasonCode, RuntimeCommandCompleted, RuntimeCommandFailed, CompletionOutcome, RuntimeEnvironmentProvisioned},
+    events::{
+        CommandOutcome, CompletionOutcome, Event, ReasonCode, RuntimeCommandCompleted, RuntimeCommandFailed,
+        RuntimeEnvironmentProvisioned,
+    },
     ids::{Cause, EnvironmentId, PlanId, ProjectId},
     ledger::{Commit, Loaded, NewEvent},
     operations::{self, GiveUp, Kind, NewOperation, Operation, Step, Then},
@@ -117,7 +120,8 @@ async fn locate(
     for ordinal in 0..ORDINALS_MAX {
         let id = derived(message, project, ordinal);
         let partition = Partition::environment(tenant, id.as_str());
-        let (existing, loaded) = platform.ledger.load::<RuntimeEnvironment>(&partition, id.as_str()).await?.take();
+        let (existing, loaded) =
+            platform.ledger.load::<RuntimeEnvironment>(&partition, id.as_str()).await?.take();
         match existing {
             Some(other) if other.name != message.envelope.payload.name || other.project_id != *project => {}
             existing => return Ok((partition, loaded, existing)),
@@ -141,8 +145,9 @@ fn decide(
     validate(wanted)?;
     let Some(existing) = existing else {
         return Ok(RuntimeEnvironment {
-            environment_id: EnvironmentId::of_ours(&partition.environment_id)
-                .map_err(|error| Refusal::new(ReasonCode::InvalidPayload, format!("environmentId {error}")))?,
+            environment_id: EnvironmentId::of_ours(&partition.environment_id).map_err(|error| {
+                Refusal::new(ReasonCode::InvalidPayload, format!("environmentId {error}"))
+            })?,
             tenant_id: message.envelope.tenant_id.clone(),
             project_id: project.clone(),
             name: wanted.name.clone(),
@@ -166,12 +171,17 @@ fn decide(
 }
 
 /// What a second `ProvisionEnvironment` of the same name means.
-fn revisit(existing: RuntimeEnvironment, wanted: &ProvisionEnvironment) -> Result<RuntimeEnvironment, Refusal> {
+fn revisit(
+    existing: RuntimeEnvironment,
+    wanted: &ProvisionEnvironment,
+) -> Result<RuntimeEnvironment, Refusal> {
     let id = &existing.environment_id;
     if let Some(operation) = &existing.operation_id {
         return Err(Refusal {
             code: ReasonCode::Conflict,
-            detail: format!("`{id}` is being provisioned by `{operation}`. Wait for its end, then send the command again if it is still wanted."),
+            detail: format!(
+                "`{id}` is being provisioned by `{operation}`. Wait for its end, then send the command again if it is still wanted."
+            ),
             retryable: true,
         });
     }
@@ -191,7 +201,9 @@ fn revisit(existing: RuntimeEnvironment, wanted: &ProvisionEnvironment) -> Resul
             match changed.iter().find(|(_, changed)| *changed) {
                 Some((field, _)) => Err(Refusal::new(
                     ReasonCode::Conflict,
-                    format!("payload.{field} differs from that of `{id}`, which is provisioned and keeps it. Provision an environment of another name."),
+                    format!(
+                        "payload.{field} differs from that of `{id}`, which is provisioned and keeps it. Provision an environment of another name."
+                    ),
                 )),
                 None => Ok(existing),
             }
@@ -212,7 +224,9 @@ fn revisit(existing: RuntimeEnvironment, wanted: &ProvisionEnvironment) -> Resul
 }
 
 fn validate(wanted: &ProvisionEnvironment) -> Result<(), Refusal> {
-    let invalid = |field: &str, what: String| Err(Refusal::new(ReasonCode::InvalidPayload, format!("payload.{field}: {what}")));
+    let invalid = |field: &str, what: String| {
+        Err(Refusal::new(ReasonCode::InvalidPayload, format!("payload.{field}: {what}")))
+    };
     let slug = |text: &str| {
         !text.is_empty()
             && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
@@ -222,11 +236,17 @@ fn validate(wanted: &ProvisionEnvironment) -> Result<(), Refusal> {
     if !slug(&wanted.name) || wanted.name.len() > NAME_LENGTH_MAX {
         return invalid(
             "name",
-            format!("`{}` must be 1 to {NAME_LENGTH_MAX} lower-case letters, digits and hyphens, beginning with a letter and not ending with a hyphen", wanted.name),
+            format!(
+                "`{}` must be 1 to {NAME_LENGTH_MAX} lower-case letters, digits and hyphens, beginning with a letter and not ending with a hyphen",
+                wanted.name
+            ),
         );
     }
     if !slug(&wanted.region) || wanted.region.contains('-') {
-        return invalid("region", format!("`{}` must be an Azure region's name, e.g. `westeurope`", wanted.region));
+        return invalid(
+            "region",
+            format!("`{}` must be an Azure region's name, e.g. `westeurope`", wanted.region),
+        );
     }
     if wanted.compute_targets.is_empty() {
         return invalid("computeTargets", "at least one is needed, e.g. [\"container-apps\"]".to_owned());
@@ -234,7 +254,10 @@ fn validate(wanted: &ProvisionEnvironment) -> Result<(), Refusal> {
     match wanted.compute_targets.iter().find(|target| **target != TargetKind::ContainerApps) {
         Some(target) => Err(Refusal::new(
             ReasonCode::NotSupported,
-            format!("payload.computeTargets: `{}` cannot be provisioned yet; use `container-apps`.", target.as_str()),
+            format!(
+                "payload.computeTargets: `{}` cannot be provisioned yet; use `container-apps`.",
+                target.as_str()
+            ),
         )),
         None => Ok(()),
     }
@@ -257,7 +280,8 @@ async fn site(platform: &Platform, operation: &Operation) -> Result<Site, Fault>
         code: "EnvironmentNotFound".to_owned(),
         detail: format!("`{}` is gone", operation.environment_id),
     })?;
-    let desired = resources::resources(&environment.spec(), &platform.subscription_id, &platform.directory_id);
+    let desired =
+        resources::resources(&environment.spec(), &platform.subscription_id, &platform.directory_id);
     Ok(Site { environment, loaded, desired, commit: Commit::new(partition, platform.clock.now()) })
 }
 
@@ -275,7 +299,12 @@ pub async fn step(platform: &Platform, operation: &Operation) -> Result<Step, Fa
 }
 
 /// Reads the world and records what would change.
-async fn plan(platform: &Platform, operation: &Operation, site: Site, generation: u32) -> Result<Step, Fault> {
+async fn plan(
+    platform: &Platform,
+    operation: &Operation,
+    site: Site,
+    generation: u32,
+) -> Result<Step, Fault> {
     let changes = platform.infrastructure.plan(&site.desired).await?;
     record_plan(platform, operation, site, generation, changes).await
 }
@@ -288,7 +317,8 @@ async fn record_plan(
     changes: Vec<PlannedChange>,
 ) -> Result<Step, Fault> {
     if generation >= GENERATIONS_MAX {
-        let detail = format!("the resources kept changing under {GENERATIONS_MAX} plans; see who else writes to them");
+        let detail =
+            format!("the resources kept changing under {GENERATIONS_MAX} plans; see who else writes to them");
         return fail(site, operation, ReasonCode::ProvisioningFailed, detail);
     }
     let now = site.commit.now;
@@ -327,7 +357,8 @@ async fn record_plan(
     let was_provisioned = environment.status == ProvisioningStatus::Provisioned;
     let mut environment = RuntimeEnvironment { plan_id: Some(plan.plan_id), status, ..environment };
     if nothing_to_do && was_provisioned {
-        let detail = format!("Everything of `{}` is in place; nothing was changed.", environment.environment_id);
+        let detail =
+            format!("Everything of `{}` is in place; nothing was changed.", environment.environment_id);
         environment.operation_id = None;
         environment.sequence += 1;
         let event = Event::RuntimeCommandCompleted(RuntimeCommandCompleted {
@@ -350,17 +381,24 @@ async fn record_plan(
 /// The plan in sentences.
 fn describe(plan: &Plan) -> Vec<String> {
     let (create, update, unchanged) = plan.counts();
-    let mut notes = vec![format!("plan {}: {create} to create, {update} to update, {unchanged} in place", plan.plan_id)];
+    let mut notes =
+        vec![format!("plan {}: {create} to create, {update} to update, {unchanged} in place", plan.plan_id)];
     for planned in &plan.changes {
         let name = planned.id.rsplit('/').next().unwrap_or(&planned.id);
         match &planned.change {
             Change::Create => notes.push(format!("would create {} {name}", planned.resource_type)),
             Change::Update { differences } => {
-                let paths = differences.iter().map(|difference| difference.path.as_str()).collect::<Vec<_>>().join(", ");
+                let paths = differences
+                    .iter()
+                    .map(|difference| difference.path.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", ");
                 notes.push(format!("would update {} {name}: {paths}", planned.resource_type));
             }
             Change::NoChange => {}
-            Change::Refused { reason } => notes.push(format!("refuses {} {name}: {reason}", planned.resource_type)),
+            Change::Refused { reason } => {
+                notes.push(format!("refuses {} {name}: {reason}", planned.resource_type))
+            }
         }
     }
     notes
@@ -370,7 +408,8 @@ fn describe(plan: &Plan) -> Vec<String> {
 async fn apply(platform: &Platform, operation: &Operation, site: Site) -> Result<Step, Fault> {
     let plan_id = site.environment.plan_id.clone();
     let Some(plan_id) = plan_id else { return plan(platform, operation, site, 0).await };
-    let (recorded, there) = platform.ledger.load::<Plan>(&site.commit.partition, plan_id.as_str()).await?.take();
+    let (recorded, there) =
+        platform.ledger.load::<Plan>(&site.commit.partition, plan_id.as_str()).await?.take();
     let Some(mut recorded) = recorded else { return plan(platform, operation, site, 0).await };
     let now = site.commit.now;
     let begins = recorded.applied_at.is_none();
@@ -381,7 +420,8 @@ async fn apply(platform: &Platform, operation: &Operation, site: Site) -> Result
         return plan(platform, operation, site, recorded.generation + 1).await;
     }
     let before = recorded.progress.done.len();
-    let advance = platform.infrastructure.advance(&site.desired, &recorded.changes, recorded.progress.clone()).await?;
+    let advance =
+        platform.infrastructure.advance(&site.desired, &recorded.changes, recorded.progress.clone()).await?;
     recorded.applied_at = recorded.applied_at.or(Some(now));
     let Site { environment, loaded, desired, mut commit } = site;
     match advance {
@@ -419,7 +459,9 @@ async fn apply(platform: &Platform, operation: &Operation, site: Site) -> Result
 fn came_into_place(plan: &Plan, progress: &crate::ports::infrastructure::Progress) -> Vec<String> {
     plan.changes
         .iter()
-        .filter(|planned| progress.done.contains_key(&planned.key) && !plan.progress.done.contains_key(&planned.key))
+        .filter(|planned| {
+            progress.done.contains_key(&planned.key) && !plan.progress.done.contains_key(&planned.key)
+        })
         .filter_map(|planned| {
             let verb = match planned.change {
                 Change::Create => "created",
@@ -472,7 +514,13 @@ fn provisioned(platform: &Platform, operation: &Operation, site: Site) -> Result
     commit.event(&operation.lineage, event)?;
     commit.put(&loaded, &environment)?;
     let detail = format!("`{}` is provisioned", environment.environment_id);
-    Ok(Step { commit, label: "Provisioned", notes: vec![detail.clone()], then: Then::Succeeded(detail), outcome })
+    Ok(Step {
+        commit,
+        label: "Provisioned",
+        notes: vec![detail.clone()],
+        then: Then::Succeeded(detail),
+        outcome,
+    })
 }
 
 fn provisioned_event(environment: &RuntimeEnvironment, now: Timestamp) -> Event {
@@ -483,7 +531,11 @@ fn provisioned_event(environment: &RuntimeEnvironment, now: Timestamp) -> Event 
         region: environment.region.clone(),
         isolation_model: environment.isolation_model.as_str().to_owned(),
         pulumi_stack_ref: None,
-        compute_targets: environment.compute_targets.iter().map(|target| target.as_str().to_owned()).collect(),
+        compute_targets: environment
+            .compute_targets
+            .iter()
+            .map(|target| target.as_str().to_owned())
+            .collect(),
         provisioned_at: environment.provisioned_at.unwrap_or(now),
     })
 }
@@ -509,7 +561,8 @@ fn ending(operation: &Operation, environment: &RuntimeEnvironment, event: Event)
 /// there runs on.
 fn fail(site: Site, operation: &Operation, code: ReasonCode, detail: String) -> Result<Step, Fault> {
     let Site { environment, loaded, desired: _, mut commit } = site;
-    let status = if environment.provisioned_at.is_some() { environment.status } else { ProvisioningStatus::Failed };
+    let status =
+        if environment.provisioned_at.is_some() { environment.status } else { ProvisioningStatus::Failed };
     let environment = RuntimeEnvironment {
         status,
         operation_id: None,

@@ -121,7 +121,8 @@ impl Plan {
 
     /// How many resources would be created, updated and left, in this order.
     pub fn counts(&self) -> (usize, usize, usize) {
-        let count = |is: fn(&Change) -> bool| self.changes.iter().filter(|planned| is(&planned.change)).count();
+        let count =
+            |is: fn(&Change) -> bool| self.changes.iter().filter(|planned| is(&planned.change)).count();
         (
             count(|change| matches!(change, Change::Create)),
             count(|change| matches!(change, Change::Update { .. })),

@@ -35,10 +35,21 @@ pub async fn find(ledger: &Ledger, partition: &Partition, id: &str) -> Result<Op
 ///
 /// # Errors
 /// When the store is away.
-pub async fn bindings(ledger: &Ledger, partition: &Partition, module: &ModuleId) -> Result<Vec<SecretBinding>, Fault> {
+pub async fn bindings(
+    ledger: &Ledger,
+    partition: &Partition,
+    module: &ModuleId,
+) -> Result<Vec<SecretBinding>, Fault> {
     let equal = vec![("moduleId".to_owned(), module.to_string())];
-    let page = ledger.query::<SecretBinding>(partition, &Filter { equal, ..Filter::default() }, &Page::first(BINDINGS_MAX)).await?;
-    Ok(page.items.into_iter().map(|(_, binding)| binding).filter(|binding| binding.version.is_some()).collect())
+    let page = ledger
+        .query::<SecretBinding>(partition, &Filter { equal, ..Filter::default() }, &Page::first(BINDINGS_MAX))
+        .await?;
+    Ok(page
+        .items
+        .into_iter()
+        .map(|(_, binding)| binding)
+        .filter(|binding| binding.version.is_some())
+        .collect())
 }
 
 /// What a workload's next revision gets of its secrets. A variable is named by `secret_refs` (names of
@@ -55,7 +66,10 @@ pub async fn entries(
     let mut entries = BTreeMap::new();
     for binding in bindings(ledger, partition, module).await? {
         let Some(url) = binding.url() else { continue };
-        let named = secret_refs.iter().filter(|(_, id)| **id == binding.secret_binding_id).map(|(name, _)| name.clone());
+        let named = secret_refs
+            .iter()
+            .filter(|(_, id)| **id == binding.secret_binding_id)
+            .map(|(name, _)| name.clone());
         let mut variables: Vec<String> = named.collect();
         if variables.is_empty() {
             let own = state::variable(&binding.secret_name);
@@ -66,7 +80,8 @@ pub async fn entries(
         }
         for variable in variables {
             let identity_id = binding.managed_identity_id.clone();
-            entries.insert(variable.clone(), SecretEntry { variable, key_vault_url: url.clone(), identity_id });
+            entries
+                .insert(variable.clone(), SecretEntry { variable, key_vault_url: url.clone(), identity_id });
         }
     }
     Ok(entries.into_values().collect())

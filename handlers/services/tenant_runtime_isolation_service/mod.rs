@@ -46,7 +46,12 @@ struct Located {
 }
 
 /// Finds a tenant's binding: the first id that no other tenant's binding has.
-async fn locate(ledger: &Ledger, owner: &TenantId, environment: &EnvironmentId, bound: &TenantId) -> Result<Located, Fault> {
+async fn locate(
+    ledger: &Ledger,
+    owner: &TenantId,
+    environment: &EnvironmentId,
+    bound: &TenantId,
+) -> Result<Located, Fault> {
     let partition = Partition::environment(owner, environment.as_str());
     for ordinal in 0..ORDINALS_MAX {
         let id = TenantBindingId::derived(owner, environment, bound, ordinal);

@@ -206,7 +206,8 @@ fn state_of(made: &Made, behaviour: Behaviour, now: Timestamp) -> RevisionState 
 
 impl State {
     fn behaviour(&self, spec: &RevisionSpec) -> Behaviour {
-        let configured = spec.configuration.as_ref().and_then(|entry| self.configurations.get(&entry.version));
+        let configured =
+            spec.configuration.as_ref().and_then(|entry| self.configurations.get(&entry.version));
         configured.or(self.images.get(&spec.image)).copied().unwrap_or(Behaviour::Good)
     }
 

@@ -84,8 +84,9 @@ impl Drop for Temporary {
 /// Makes a directory of its own among the system's temporary ones.
 pub fn temporary() -> Result<Temporary, Failure> {
     let path = std::env::temp_dir().join(format!("runtime-{}", uuid::Uuid::new_v4().simple()));
-    fs::create_dir_all(&path)
-        .map_err(|error| Failure::unusable(format!("Cannot make the directory {}", path.display())).because(&error))?;
+    fs::create_dir_all(&path).map_err(|error| {
+        Failure::unusable(format!("Cannot make the directory {}", path.display())).because(&error)
+    })?;
     Ok(Temporary(path))
 }
 
@@ -99,7 +100,8 @@ impl Data {
         fs::create_dir_all(directory).map_err(|error| {
             Failure::unusable(cannot(directory)).because(&error).advice("Name another directory with --data.")
         })?;
-        let directory = directory.canonicalize().map_err(|error| Failure::unusable(cannot(directory)).because(&error))?;
+        let directory =
+            directory.canonicalize().map_err(|error| Failure::unusable(cannot(directory)).because(&error))?;
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))
             .map_err(|error| Failure::unusable(cannot(&directory)).because(&error))?;
         let path = directory.join("lock");
@@ -142,13 +144,17 @@ impl Data {
                     self.directory.display()
                 ))
                 .advice("Use the newer version, or name another directory with --data.")),
-                Err(_) => Err(Failure::unusable(format!("{} holds `{}`, which is no form", path.display(), text.trim()))
-                    .advice("It is not a data directory of this program; name another one with --data.")),
+                Err(_) => Err(Failure::unusable(format!(
+                    "{} holds `{}`, which is no form",
+                    path.display(),
+                    text.trim()
+                ))
+                .advice("It is not a data directory of this program; name another one with --data.")),
             },
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                fs::write(&path, FORM.to_string())
-                    .map_err(|error| Failure::unusable(format!("Cannot write {}", path.display())).because(&error))
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => fs::write(&path, FORM.to_string())
+                .map_err(|error| {
+                    Failure::unusable(format!("Cannot write {}", path.display())).because(&error)
+                }),
             Err(error) => Err(Failure::unusable(format!("Cannot read {}", path.display())).because(&error)),
         }
     }
@@ -180,7 +186,8 @@ impl Data {
         let text = serde_json::to_string_pretty(value)
             .map_err(|error| Failure::unusable(format!("Cannot write {}", path.display())).because(&error))?;
         let write = || {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
             file.write_all(text.as_bytes())?;
             fs::rename(&draft, &path)
         };

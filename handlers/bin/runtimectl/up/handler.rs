@@ -13,8 +13,9 @@ use crate::{failure::Failure, output::Out};
 
 /// Finds the handler, building it where this is a checkout.
 pub async fn find(out: &Out) -> Result<PathBuf, Failure> {
-    let program = env::current_exe()
-        .map_err(|error| Failure::unusable("The system does not tell where this program is").because(&error))?;
+    let program = env::current_exe().map_err(|error| {
+        Failure::unusable("The system does not tell where this program is").because(&error)
+    })?;
     let beside = program.with_file_name("handler");
     if let Some(checkout) = checkout(&program) {
         build(&checkout, &program, out).await?;

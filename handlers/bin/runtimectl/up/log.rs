@@ -44,7 +44,9 @@ impl Log {
     /// Something that a part of this machine's platform has to tell.
     pub fn tell(&self, level: &str, target: &str, message: &str) {
         let now = jiff::Timestamp::now().to_string();
-        self.line(&json!({ "timestamp": now, "level": level, "message": message, "target": target }).to_string());
+        self.line(
+            &json!({ "timestamp": now, "level": level, "message": message, "target": target }).to_string(),
+        );
     }
 }
 

@@ -90,19 +90,25 @@ impl World {
         let log = Log::open(&data.directory.join("log.jsonl"))?;
         let guardian = Arc::new(Guardian::start(&data.directory)?);
         let authority = Authority::open(&data.directory.join("certificates"));
-        let authority = Arc::new(authority.map_err(|error| Failure::unusable("No certificates can be made").because(&error))?);
+        let authority = Arc::new(
+            authority.map_err(|error| Failure::unusable("No certificates can be made").because(&error))?,
+        );
         let listeners = Listeners::open(&data, options.port).await?;
         let context = listeners.context(&data, &keys, &authority);
         let tokens = Tokens::new(keys.token_key(), keys.identity_header.clone());
         let mut servers = JoinSet::new();
         let service_bus = service_bus(&app, &data)?;
         let azure = azure(&data, &options.images, &tokens, &listeners, &log, &guardian)?;
-        azure.start().await.map_err(|error| Failure::unusable("The Resource Manager cannot start").because(&error))?;
+        azure
+            .start()
+            .await
+            .map_err(|error| Failure::unusable("The Resource Manager cannot start").because(&error))?;
         // Whoever received a message in an earlier `up` is gone with it.
         let released = service_bus.release_all().await;
         released.map_err(|error| Failure::unusable("The Service Bus cannot use its file").because(&error))?;
         let vaults = KeyVaults::open(&azure, &data.directory.join("key-vault.db")).await;
-        let vaults = vaults.map_err(|error| Failure::unusable("The vaults cannot be opened").because(&error))?;
+        let vaults =
+            vaults.map_err(|error| Failure::unusable("The vaults cannot be opened").because(&error))?;
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         let launch = Launch {
             app,
@@ -113,12 +119,23 @@ impl World {
             port: listeners.functions_port,
             events,
         };
-        let functions = listeners.serve(&mut servers, &authority, &tokens, &keys, service_bus, &azure, &vaults)?;
+        let functions =
+            listeners.serve(&mut servers, &authority, &tokens, &keys, service_bus, &azure, &vaults)?;
         data.write_private("context.json", &context)?;
         let host = launch.start(functions).await?;
         let succession = Succession::default();
-        let mut world =
-            Self { data, context, guardian, log, azure, host: Some(host), events: receiver, succession, launch, servers };
+        let mut world = Self {
+            data,
+            context,
+            guardian,
+            log,
+            azure,
+            host: Some(host),
+            events: receiver,
+            succession,
+            launch,
+            servers,
+        };
         world.first_answer().await?;
         Ok(world)
     }
@@ -259,13 +276,15 @@ impl Listeners {
     /// The ports of the last time where they are free, else the usual ones, else any.
     async fn open(data: &Data, port: Option<u16>) -> Result<Self, Failure> {
         let last = data.last_context();
-        let before = |address: fn(&ContextFile) -> &String| last.as_ref().and_then(|last| ports::of(address(last)));
+        let before =
+            |address: fn(&ContextFile) -> &String| last.as_ref().and_then(|last| ports::of(address(last)));
         let first = port.unwrap_or(FIRST_PORT);
         let wanted = |offset: u16, before: Option<u16>| -> Vec<u16> {
             let usual = first.saturating_add(offset);
             if port.is_some() { vec![usual] } else { before.into_iter().chain([usual]).collect() }
         };
-        let (functions, functions_port) = ports::listen(&wanted(0, before(|last| &last.functions_endpoint))).await?;
+        let (functions, functions_port) =
+            ports::listen(&wanted(0, before(|last| &last.functions_endpoint))).await?;
         Ok(Self {
             functions,
             functions_port,
@@ -317,7 +336,8 @@ impl Listeners {
         let vaults = vaults.router();
         let key = rest::SasKey { name: SAS_KEY_NAME.to_owned(), key: keys.service_bus_key.clone() };
         let bus = rest::router(service_bus, tokens.clone(), key);
-        let (manager, ingress, identity) = (azure.router(), azure.ingress(), identity::router(tokens.clone()));
+        let (manager, ingress, identity) =
+            (azure.router(), azure.ingress(), identity::router(tokens.clone()));
         let (listener, tls) = (self.service_bus.0, own.clone());
         servers.spawn(async move { match https::serve(listener, Some(tls), bus).await {} });
         servers.spawn(async move { match https::serve(self.manager.0, Some(own), manager).await {} });
@@ -333,8 +353,11 @@ fn app_folder(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
     if let Some(folder) = named {
         return match folder.join("host.json").is_file() {
             true => Ok(folder),
-            false => Err(Failure::unusable(format!("{} has no host.json, so it is no function app", folder.display()))
-                .advice("Name the folder of a function app with --app.")),
+            false => Err(Failure::unusable(format!(
+                "{} has no host.json, so it is no function app",
+                folder.display()
+            ))
+            .advice("Name the folder of a function app with --app.")),
         };
     }
     let here = std::env::current_dir()
@@ -383,7 +406,8 @@ fn azure(
             listeners.ingress.1,
         )
     };
-    Azure::open(options).map_err(|error| Failure::unusable("The Resource Manager cannot open its file").because(&error))
+    Azure::open(options)
+        .map_err(|error| Failure::unusable("The Resource Manager cannot open its file").because(&error))
 }
 
 fn tell(log: &Log, happening: &Happening) {
@@ -403,8 +427,9 @@ fn settings(
     context: &ContextFile,
     handler: &Path,
 ) -> Result<BTreeMap<String, String>, Failure> {
-    let own = std::env::current_exe()
-        .map_err(|error| Failure::unusable("The system does not tell where this program is").because(&error))?;
+    let own = std::env::current_exe().map_err(|error| {
+        Failure::unusable("The system does not tell where this program is").because(&error)
+    })?;
     let settings = [
         ("STORE", format!("sqlite:{}", data.directory.join("store.db").display())),
         ("SERVICE_BUS_ENDPOINT", context.service_bus_endpoint.clone()),
@@ -420,7 +445,10 @@ fn settings(
         ("PROBE_LOOPBACK", "true".to_owned()),
         ("ServiceBus", context.service_bus_connection_string.clone()),
         // By way of this program, so that the handler never outlives it.
-        ("AzureFunctionsJobHost__customHandler__description__defaultExecutablePath", own.display().to_string()),
+        (
+            "AzureFunctionsJobHost__customHandler__description__defaultExecutablePath",
+            own.display().to_string(),
+        ),
         (WARD_PROGRAM, handler.display().to_string()),
         (WARD_PARENT, std::process::id().to_string()),
     ];
