@@ -438,7 +438,7 @@ async fn take_step(platform: &Platform, operation: &Operation) -> Result<Step, F
         Kind::Provision => {
             tokio::time::timeout(
                 STEP_TIMEOUT,
-                runtime_environment_service::provision_environment::step(platform, operation),
+                runtime_environment_service::provisioning::step(platform, operation),
             )
             .await
         }
@@ -493,7 +493,7 @@ async fn give_up(platform: &Platform, operation: &Operation, why: GiveUp) -> Res
     info!(operation.id = %operation.operation_id, "`{}` gives up at {}: {}", operation.operation_id, operation.step, why.sentence());
     match operation.kind {
         Kind::Provision => {
-            runtime_environment_service::provision_environment::give_up(platform, operation, &why).await
+            runtime_environment_service::provisioning::give_up(platform, operation, &why).await
         }
         Kind::Deploy | Kind::Rollback => {
             deployment_service::rollout::give_up(platform, operation, &why).await

@@ -4,6 +4,7 @@
 //! produces `RuntimeEnvironmentProvisioned`.
 
 pub mod provision_environment;
+pub mod provisioning;
 pub mod resources;
 pub mod state;
 
