@@ -4,6 +4,7 @@ pub mod cancel_operation;
 pub mod commands;
 pub mod dead_letters;
 pub mod deployments;
+pub mod filed;
 pub mod environments;
 pub mod events;
 pub mod health;

@@ -26,6 +26,9 @@ pub async fn run(connection: &Connection, args: &GetArgs, out: &Out) -> Result<E
     let context = Context::open(connection, out)?;
     let client = Client::new(&context, &context.tenant(connection)?).await?;
     if let Some(id) = &args.id {
+        if args.kind == Kind::Quarantine {
+            return Err(Failure::unusable("What is in quarantine is shown as a list").advice("leave the id out"));
+        }
         let item = client.get(&format!("{}/{}", path(args.kind), segment(id)), &[]).await?;
         match args.output {
             Format::Table => card(&item, out)?,
@@ -54,6 +57,8 @@ fn path(kind: Kind) -> &'static str {
         Kind::Operations => "operations",
         Kind::Plans => "plans",
         Kind::Events => "events",
+        Kind::Quarantine => "quarantine",
+        Kind::DeadLetters => "dead-letters",
     }
 }
 
@@ -64,14 +69,14 @@ async fn list(client: &Client, args: &GetArgs) -> Result<Listed, Failure> {
     let mut query = Vec::new();
     if let Some(environment) = &args.environment {
         match args.kind {
-            Kind::Deployments | Kind::Operations => query.push(("environmentId", environment.as_str())),
-            Kind::Environments | Kind::Plans | Kind::Events => return Err(unknown("--environment")),
+            Kind::Deployments | Kind::Operations | Kind::Quarantine => query.push(("environmentId", environment.as_str())),
+            Kind::Environments | Kind::Plans | Kind::Events | Kind::DeadLetters => return Err(unknown("--environment")),
         }
     }
     if let Some(module) = &args.module {
         match args.kind {
-            Kind::Deployments => query.push(("moduleId", module.as_str())),
-            Kind::Environments | Kind::Operations | Kind::Plans | Kind::Events => {
+            Kind::Deployments | Kind::Quarantine => query.push(("moduleId", module.as_str())),
+            Kind::Environments | Kind::Operations | Kind::Plans | Kind::Events | Kind::DeadLetters => {
                 return Err(unknown("--module"));
             }
         }
@@ -84,7 +89,7 @@ async fn list(client: &Client, args: &GetArgs) -> Result<Listed, Failure> {
             let (items, complete) = Feed::new(None, None).rest(client, limit).await?;
             Ok(Listed { items, more: !complete })
         }
-        Kind::Environments | Kind::Deployments | Kind::Operations => {
+        Kind::Environments | Kind::Deployments | Kind::Operations | Kind::Quarantine | Kind::DeadLetters => {
             Ok(client.list(path(args.kind), &query, limit).await?)
         }
     }
@@ -125,6 +130,24 @@ fn columns(kind: Kind) -> &'static [(&'static str, Cell)] {
             ("DETAIL", |item, _| text(item, "detail")),
         ],
         Kind::Plans => &[("PLAN", |item, _| text(item, "planId"))],
+        Kind::Quarantine => &[
+            ("DEPLOYMENT", |item, _| text(item, "deploymentId")),
+            ("ENVIRONMENT", |item, _| text(item, "environmentId")),
+            ("MODULE", |item, _| text(item, "moduleId")),
+            ("IMAGE", |item, _| last_segment(&text(item, "image"))),
+            ("AGE", |item, now| aged(item, "since", now)),
+            ("BY", |item, _| text(item, "by")),
+            ("REASON", |item, _| text(item, "reason")),
+        ],
+        Kind::DeadLetters => &[
+            ("DEAD LETTER", |item, _| text(item, "deadLetterId")),
+            ("TYPE", |item, _| text(item, "eventType")),
+            ("MESSAGE", |item, _| text(item, "eventId")),
+            ("FUNCTION", |item, _| text(item, "function")),
+            ("REASON", |item, _| text(item, "reason")),
+            ("AGE", |item, now| aged(item, "filedAt", now)),
+            ("DETAIL", |item, _| text(item, "detail")),
+        ],
         Kind::Events => &[
             ("EVENT", |item, _| text(&item["envelope"], "eventId")),
             ("TYPE", |item, _| text(&item["envelope"], "eventType")),
@@ -226,7 +249,7 @@ mod tests {
 
     #[test]
     fn every_list_has_columns_and_what_is_absent_is_empty() {
-        for kind in [Kind::Environments, Kind::Deployments, Kind::Operations, Kind::Plans, Kind::Events] {
+        for kind in [Kind::Environments, Kind::Deployments, Kind::Operations, Kind::Plans, Kind::Events, Kind::Quarantine, Kind::DeadLetters] {
             let grid = grid(kind, &[json!({})], Timestamp::UNIX_EPOCH);
             assert_eq!(grid.header.len(), grid.rows[0].len());
             assert!(grid.rows[0].iter().all(String::is_empty), "{:?}", grid.rows);
