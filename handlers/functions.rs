@@ -96,6 +96,9 @@ pub fn all() -> Vec<Function> {
         get("Quarantine", "v1/runtime/quarantine", |platform, request| {
             Box::pin(async move { admin::quarantine::get(&platform, &request).await })
         }),
+        get("FiledDeadLetters", "v1/runtime/dead-letters/{id?}", |platform, request| {
+            Box::pin(async move { admin::filed::get(&platform, &request).await })
+        }),
         // What operators do.
         post("CancelOperation", "v1/runtime/operations/{id}/cancel", |platform, request| {
             Box::pin(async move { admin::cancel_operation::post(&platform, &request).await })

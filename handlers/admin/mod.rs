@@ -7,6 +7,7 @@ pub mod dead_letters;
 pub mod deployments;
 pub mod environments;
 pub mod events;
+pub mod filed;
 pub mod health;
 pub mod http;
 pub mod operations;

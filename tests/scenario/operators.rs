@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::story::serving;
 use crate::support::{
-    builders::{deploy, provision, rollback},
+    builders::{Order, TENANT, deploy, provision, rollback},
     fakes::compute::Behaviour,
     test_platform::TestPlatform,
 };
@@ -179,4 +179,45 @@ async fn a_rollback_is_not_cancelled() {
     assert_eq!((answer.status, answer.body["code"].as_str()), (409, Some("NotCancellable")));
     platform.run_until_quiet().await;
     assert_eq!(platform.traffic(), ["1.4.1=100"]);
+}
+
+#[tokio::test]
+async fn a_dead_letter_shows_to_the_tenant_that_it_names_and_an_unreadable_one_to_operators() {
+    let mut platform = TestPlatform::new();
+    platform.run(&Order { body: Some(b"{".to_vec()), ..deploy("deploy-1", "1.4.1") }).await;
+    // Delivered again and again without success: the broker itself files it.
+    let mut named = deploy("deploy-2", "1.4.2").message();
+    named.entity = "dead-letters".into();
+    named.properties.insert("DeadLetterReason".into(), "MaxDeliveryCountExceeded".into());
+    platform.broker.accept(named).unwrap();
+    platform.tidy = false; // The command of the second letter was not sent by the builders.
+    platform.run_until_quiet().await;
+
+    let own = platform.ask("FiledDeadLetters", TENANT, &[]).await;
+    let items = own.body["items"].as_array().unwrap();
+    assert_eq!(items.len(), 1, "{}", own.body);
+    assert_eq!(
+        (&items[0]["eventId"], &items[0]["reason"]),
+        (&json!("deploy-2"), &json!("MaxDeliveryCountExceeded"))
+    );
+    let id = items[0]["deadLetterId"].as_str().unwrap();
+    let one = platform.get("FiledDeadLetters", Some(id)).await;
+    assert_eq!((one.status, &one.body["contentType"]), (200, &json!("application/json")));
+    assert!(one.body["bodyBase64"].as_str().is_some_and(|body| !body.is_empty()));
+
+    let unreadable = platform.ask("FiledDeadLetters", TENANT, &[("unreadable", "true")]).await;
+    let items = unreadable.body["items"].as_array().unwrap();
+    assert_eq!(
+        (items.len(), &items[0]["reason"], &items[0]["function"]),
+        (1, &json!("Unreadable"), &json!("Deploy"))
+    );
+    let hidden = platform.get("FiledDeadLetters", items[0]["deadLetterId"].as_str()).await;
+    assert_eq!((hidden.status, hidden.body["code"].as_str()), (404, Some("DeadLetterNotFound")));
+
+    let others = platform.ask("FiledDeadLetters", "acme", &[]).await;
+    assert_eq!(others.body, json!({ "items": [], "next": null }));
+    let filtered = platform.ask("FiledDeadLetters", TENANT, &[("reason", "Unreadable")]).await;
+    assert_eq!(filtered.body["items"], json!([]));
+    let wrong = platform.ask("FiledDeadLetters", TENANT, &[("unreadable", "maybe")]).await;
+    assert_eq!(wrong.status, 400);
 }

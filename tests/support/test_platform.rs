@@ -384,6 +384,20 @@ impl TestPlatform {
         .await
     }
 
+    /// Calls an HTTP function with query parameters, in the name of a tenant.
+    pub async fn ask(&self, name: &str, tenant: &str, query: &[(&str, &str)]) -> HttpAnswer {
+        let function =
+            self.functions.iter().find(|function| function.name == name).expect("there is such a function");
+        let Run::Http(run) = function.run else { panic!("{name} takes no requests") };
+        let headers = BTreeMap::from([("x-cs-tenant-id".to_owned(), tenant.to_owned())]);
+        let query = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        run(
+            self.platform.clone(),
+            HttpRequest { method: "GET".into(), headers, query, ..HttpRequest::default() },
+        )
+        .await
+    }
+
     /// Posts to an HTTP function for the tenant of the builders, in the name of the key `olga`.
     pub async fn post(
         &self,

@@ -43,6 +43,8 @@ pub enum Command {
     Up(UpArgs),
     Send(SendArgs),
     Get(GetArgs),
+    Lift(LiftArgs),
+    Cancel(CancelArgs),
     Watch(WatchArgs),
     Explain(ExplainArgs),
     Logs(LogsArgs),
@@ -139,7 +141,31 @@ pub enum Wire {
     Masstransit,
 }
 
-/// Show environments, deployments, operations, configurations, bindings, plans or events
+/// Let an image that is in quarantine be deployed again
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  runtimectl lift dep-3a6e1f0c --reason 'the database was down, not the release'\n\n\
+    See what is kept out, and since when: runtimectl get quarantine"
+)]
+pub struct LiftArgs {
+    /// The deployment that failed
+    pub deployment: String,
+    /// Why, for whoever reads it later
+    #[arg(long)]
+    pub reason: String,
+}
+
+/// End an operation: a rollout goes back, provisioning stops where it stands
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  runtimectl cancel op-3a6e1f0c --reason 'the wrong region'")]
+pub struct CancelArgs {
+    pub operation: String,
+    /// Why, for whoever reads it later
+    #[arg(long)]
+    pub reason: String,
+}
+
+/// Show environments, deployments, operations, configurations, bindings, plans, events, what is in quarantine, or dead letters
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     runtimectl get deployments --environment env-3a6e1f0c\n  \
@@ -180,6 +206,9 @@ pub enum Kind {
     Plans,
     #[value(alias = "event", alias = "evt")]
     Events,
+    Quarantine,
+    #[value(alias = "dead-letter", alias = "dl")]
+    DeadLetters,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

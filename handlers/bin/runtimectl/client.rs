@@ -178,12 +178,26 @@ impl Client {
     /// # Errors
     /// When the platform cannot be reached, has no such thing, or does not answer as it should.
     pub async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, ReadError> {
+        self.ask(path, self.http.get(self.address(path)).query(query)).await
+    }
+
+    /// Posts to `path`; sent again with the same key it is one request.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn post(&self, path: &str, body: &Value, idempotency_key: &str) -> Result<Value, ReadError> {
+        let request = self.http.post(self.address(path)).header("idempotency-key", idempotency_key);
+        let request = request.header("content-type", "application/json").body(body.to_string());
+        self.ask(path, request).await
+    }
+
+    fn address(&self, path: &str) -> String {
+        format!("{}{ROUTES}{path}", self.endpoint)
+    }
+
+    async fn ask(&self, path: &str, request: reqwest::RequestBuilder) -> Result<Value, ReadError> {
         let unreachable = |source| ReadError::Unreachable { endpoint: self.endpoint.clone(), source };
-        let mut request = self
-            .http
-            .get(format!("{}{ROUTES}{path}", self.endpoint))
-            .query(query)
-            .header("x-cs-tenant-id", &self.tenant);
+        let mut request = request.header("x-cs-tenant-id", &self.tenant);
         if let Some(key) = &self.key {
             request = request.header("x-functions-key", key);
         }
@@ -208,10 +222,12 @@ impl Client {
                 problem: error.to_string(),
             });
         }
-        let told = |member: &str| {
-            json.as_ref().ok().and_then(|json| json["error"][member].as_str()).map(str::to_owned)
+        // A problem as RFC 9457 writes one, or the older form of an error.
+        let told = |problem: &str, older: &str| {
+            let json = json.as_ref().ok()?;
+            json[problem].as_str().or_else(|| json["error"][older].as_str()).map(str::to_owned)
         };
-        let (code, message) = (told("code"), told("message"));
+        let (code, message) = (told("code", "code"), told("detail", "message"));
         Err(match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if code.is_none() => {
                 ReadError::Key { context_file: self.context_file.clone(), status }

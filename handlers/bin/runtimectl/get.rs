@@ -26,6 +26,11 @@ pub async fn run(connection: &Connection, args: &GetArgs, out: &Out) -> Result<E
     let context = Context::open(connection, out)?;
     let client = Client::new(&context, &context.tenant(connection)?).await?;
     if let Some(id) = &args.id {
+        if args.kind == Kind::Quarantine {
+            return Err(
+                Failure::unusable("What is in quarantine is shown as a list").advice("leave the id out")
+            );
+        }
         let item = client.get(&format!("{}/{}", path(args.kind), segment(id)), &[]).await?;
         match args.output {
             Format::Table => card(&item, out)?,
@@ -57,6 +62,8 @@ fn path(kind: Kind) -> &'static str {
         Kind::SecretBindings => "secret-bindings",
         Kind::Plans => "plans",
         Kind::Events => "events",
+        Kind::Quarantine => "quarantine",
+        Kind::DeadLetters => "dead-letters",
     }
 }
 
@@ -71,19 +78,25 @@ async fn list(client: &Client, args: &GetArgs) -> Result<Listed, Failure> {
             | Kind::Operations
             | Kind::TenantBindings
             | Kind::Configurations
-            | Kind::SecretBindings => query.push(("environmentId", environment.as_str())),
-            Kind::Environments | Kind::Plans | Kind::Events => return Err(unknown("--environment")),
+            | Kind::SecretBindings
+            | Kind::Quarantine => query.push(("environmentId", environment.as_str())),
+            Kind::Environments | Kind::Plans | Kind::Events | Kind::DeadLetters => {
+                return Err(unknown("--environment"));
+            }
         }
     }
     if let Some(module) = &args.module {
         match args.kind {
-            Kind::Deployments | Kind::SecretBindings => query.push(("moduleId", module.as_str())),
+            Kind::Deployments | Kind::SecretBindings | Kind::Quarantine => {
+                query.push(("moduleId", module.as_str()))
+            }
             Kind::Environments
             | Kind::Operations
             | Kind::TenantBindings
             | Kind::Configurations
             | Kind::Plans
-            | Kind::Events => {
+            | Kind::Events
+            | Kind::DeadLetters => {
                 return Err(unknown("--module"));
             }
         }
@@ -101,7 +114,9 @@ async fn list(client: &Client, args: &GetArgs) -> Result<Listed, Failure> {
         | Kind::Operations
         | Kind::TenantBindings
         | Kind::Configurations
-        | Kind::SecretBindings => Ok(client.list(path(args.kind), &query, limit).await?),
+        | Kind::SecretBindings
+        | Kind::Quarantine
+        | Kind::DeadLetters => Ok(client.list(path(args.kind), &query, limit).await?),
     }
 }
 
@@ -167,6 +182,24 @@ fn columns(kind: Kind) -> &'static [(&'static str, Cell)] {
             ("AGE", |item, now| aged(item, "boundAt", now)),
         ],
         Kind::Plans => &[("PLAN", |item, _| text(item, "planId"))],
+        Kind::Quarantine => &[
+            ("DEPLOYMENT", |item, _| text(item, "deploymentId")),
+            ("ENVIRONMENT", |item, _| text(item, "environmentId")),
+            ("MODULE", |item, _| text(item, "moduleId")),
+            ("IMAGE", |item, _| last_segment(&text(item, "image"))),
+            ("AGE", |item, now| aged(item, "since", now)),
+            ("BY", |item, _| text(item, "by")),
+            ("REASON", |item, _| text(item, "reason")),
+        ],
+        Kind::DeadLetters => &[
+            ("DEAD LETTER", |item, _| text(item, "deadLetterId")),
+            ("TYPE", |item, _| text(item, "eventType")),
+            ("MESSAGE", |item, _| text(item, "eventId")),
+            ("FUNCTION", |item, _| text(item, "function")),
+            ("REASON", |item, _| text(item, "reason")),
+            ("AGE", |item, now| aged(item, "filedAt", now)),
+            ("DETAIL", |item, _| text(item, "detail")),
+        ],
         Kind::Events => &[
             ("EVENT", |item, _| text(&item["envelope"], "eventId")),
             ("TYPE", |item, _| text(&item["envelope"], "eventType")),
@@ -277,6 +310,8 @@ mod tests {
             Kind::SecretBindings,
             Kind::Plans,
             Kind::Events,
+            Kind::Quarantine,
+            Kind::DeadLetters,
         ] {
             let grid = grid(kind, &[json!({})], Timestamp::UNIX_EPOCH);
             assert_eq!(grid.header.len(), grid.rows[0].len());

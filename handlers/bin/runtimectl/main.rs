@@ -21,6 +21,7 @@ mod follow;
 mod get;
 mod logs;
 mod message;
+mod operate;
 mod output;
 mod payload_check;
 mod send;
@@ -66,6 +67,8 @@ async fn dispatch(cli: Cli, out: &Out) -> Result<ExitCode, Failure> {
         cli::Command::Up(args) => up::run(&args, out).await,
         cli::Command::Send(args) => send::run(&connection, &args, out).await,
         cli::Command::Get(args) => get::run(&connection, &args, out).await,
+        cli::Command::Lift(args) => operate::lift(&connection, &args, out).await,
+        cli::Command::Cancel(args) => operate::cancel(&connection, &args, out).await,
         cli::Command::Watch(args) => watch::run(&connection, &args, out).await,
         cli::Command::Explain(args) => explain::run(&connection, &args, out).await,
         cli::Command::Logs(args) => logs::run(&connection, &args, out).await,
