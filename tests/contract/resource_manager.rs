@@ -4,6 +4,9 @@
 mod apps;
 mod bench;
 mod ingress;
+mod metrics;
+mod scaling;
+mod secrets;
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! Resource Manager over HTTP: who asks, in which version, for what, and how it is answered.
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -8,8 +8,9 @@ use axum::{
     extract::{Query, Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -18,6 +19,7 @@ use super::{
     address::{self, Address, OperationForm},
     container_apps,
     faults::{Fault, Kind, When},
+    metrics,
     operations::{self, Header, Poll},
     records,
     refusals::ArmError,
@@ -27,11 +29,14 @@ use super::{
 
 /// The largest body that is taken, in bytes; Resource Manager's own limit.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The longest that a killed replica stays down, in seconds.
+const DOWN_SECONDS_MAX: u32 = 3600;
 
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/local/ingress-counts", get(counts))
         .route("/local/faults", get(faults).post(add_faults).delete(clear_faults))
+        .route("/local/kill-replica", post(kill_replica))
         .fallback(handle)
         .with_state(shared)
 }
@@ -67,6 +72,38 @@ async fn clear_faults(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> 
     }
     shared.faults.clear();
     StatusCode::NO_CONTENT.into_response()
+}
+
+/// Which replica is to be killed.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Victim {
+    /// The id of the replica, as Resource Manager lists it.
+    id: String,
+    /// How long it stays down at least, in seconds.
+    #[serde(default)]
+    down_seconds: u32,
+}
+
+/// Kills a replica's container behind everybody's back: `{"id": "<id of the replica>",
+/// "downSeconds": 0}`. It is started again as after any other exit, and not before `downSeconds`.
+async fn kill_replica(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    Json(victim): Json<Victim>,
+) -> Response {
+    if let Some(refusal) = unauthorised(&shared, &headers) {
+        return refusal;
+    }
+    let killed = address::resource(&victim.id).filter(|id| id.spec.name == types::REPLICA).is_some_and(|id| {
+        let Some(revision) = address::resource(&id.parent) else { return false };
+        let down = Duration::from_secs(u64::from(victim.down_seconds.min(DOWN_SECONDS_MAX)));
+        shared.fleet.kill(&revision.parent_key(), &revision.name.to_ascii_lowercase(), &id.name, down)
+    });
+    if killed {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    ArmError::not_found("ReplicaNotFound", format!("`{}` is no replica that runs.", victim.id)).into_response()
 }
 
 /// The answer to a caller whose token is not good.
@@ -193,6 +230,7 @@ async fn respond(shared: &Arc<Shared>, asked: Asked) -> Result<Response, ArmErro
         | Address::Groups { .. }
         | Address::Everything { .. }
         | Address::Operation { .. } => {}
+        Address::Metrics { .. } => metrics_versioned(&asked.version)?,
     }
     let reading = asked.method == Method::GET || asked.method == Method::HEAD;
     if reading {
@@ -207,7 +245,11 @@ async fn respond(shared: &Arc<Shared>, asked: Asked) -> Result<Response, ArmErro
             name => list(shared, asked, scope, Some(name)).await,
         },
         Address::Operation { id, form } if reading => follow_operation(shared, asked, id, form).await,
+        Address::Metrics { scope } if reading => {
+            Ok(Json(metrics::answer(shared, &scope, &asked.query).await?).into_response())
+        }
         Address::Resource(id) if reading => match id.spec.name {
+            types::QUEUE => Ok(Json(shared.queue(&id).await?).into_response()),
             types::REVISION | types::REPLICA => {
                 let (fleet, naming) = (shared.fleet.clone(), shared.naming.clone());
                 let reading = move |connection: &rusqlite::Connection| match id.spec.name {
@@ -238,15 +280,22 @@ fn not_allowed(method: &Method) -> ArmError {
 }
 
 fn versioned(spec: &TypeSpec, version: &str) -> Result<(), ArmError> {
-    if spec.versions.iter().any(|known| known.eq_ignore_ascii_case(version)) {
+    has_version(spec.name, spec.versions, version)
+}
+
+fn metrics_versioned(version: &str) -> Result<(), ArmError> {
+    has_version("Microsoft.Insights/metrics", &metrics::API_VERSIONS, version)
+}
+
+fn has_version(name: &str, versions: &[&str], version: &str) -> Result<(), ArmError> {
+    if versions.iter().any(|known| known.eq_ignore_ascii_case(version)) {
         return Ok(());
     }
     Err(ArmError::bad_request(
         "NoRegisteredProviderFound",
         format!(
-            "No resource provider is registered for `{}` in API version `{version}`: the versions are {}.",
-            spec.name,
-            spec.versions.join(", ")
+            "No resource provider is registered for `{name}` in API version `{version}`: the versions are {}.",
+            versions.join(", ")
         ),
     ))
 }
@@ -315,6 +364,12 @@ enum Change {
 
 async fn change(shared: &Arc<Shared>, mut asked: Asked, change: Change) -> Result<Response, ArmError> {
     let (call, body, method) = (asked.call.clone(), asked.body.take(), asked.method.clone());
+    if let Change::Resource(id) = &change
+        && id.spec.name == types::APP
+        && matches!(method, Method::PUT | Method::PATCH)
+    {
+        shared.new_secrets_are_readable(id, &body, method == Method::PUT).await?;
+    }
     let work = move |connection: &rusqlite::Connection| {
         operations::settle(connection, call.now)?;
         match (change, method) {

@@ -3,18 +3,21 @@
 //! Absent on purpose: upgraded connections, session affinity, retries on another replica.
 
 use std::{
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use axum::{
     Router,
-    body::Body,
+    body::{Body, Bytes, HttpBody},
     extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version, header},
     response::{IntoResponse, Response},
 };
 use http_body_util::Limited;
+use hyper::body::{Frame, SizeHint};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
@@ -22,7 +25,7 @@ use hyper_util::{
 use jiff::Timestamp;
 
 use super::{
-    replicas::{Fleet, Pick},
+    replicas::{Fleet, Flight, Pick},
     routes::{Route, Routes},
 };
 
@@ -73,9 +76,39 @@ async fn lead(State(ingress): State<Ingress>, request: Request) -> Response {
             format!("There is no container app at `{host}`, or it is stopped.\n"),
         );
     };
+    let flight = ingress.fleet.flight(&route.app, &route.revision);
     let response = ingress.pass_on(&route, &authority, request).await;
     ingress.routes.count(&host, &route.revision, response.status().as_u16());
-    response
+    match flight {
+        Some(flight) => response.map(|body| Body::new(Held { body, _flight: flight })),
+        None => response,
+    }
+}
+
+/// An answer that is on its way until its last byte is, or nobody wants it any more.
+struct Held {
+    body: Body,
+    _flight: Flight,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// The host and port that a request is for.

@@ -98,7 +98,11 @@ impl World {
         let tokens = Tokens::new(keys.token_key(), keys.identity_header.clone());
         let mut servers = JoinSet::new();
         let service_bus = service_bus(&app, &data)?;
-        let azure = azure(&data, &options.images, &tokens, &listeners, &log, &guardian)?;
+        let azure = azure(&data, &options.images, &tokens, &listeners, &log, &service_bus)?;
+        // Before the apps start: their secrets are in the vaults.
+        let vaults = KeyVaults::open(&azure, &data.directory.join("key-vault.db")).await;
+        let vaults =
+            vaults.map_err(|error| Failure::unusable("The vaults cannot be opened").because(&error))?;
         azure
             .start()
             .await
@@ -106,9 +110,6 @@ impl World {
         // Whoever received a message in an earlier `up` is gone with it.
         let released = service_bus.release_all().await;
         released.map_err(|error| Failure::unusable("The Service Bus cannot use its file").because(&error))?;
-        let vaults = KeyVaults::open(&azure, &data.directory.join("key-vault.db")).await;
-        let vaults =
-            vaults.map_err(|error| Failure::unusable("The vaults cannot be opened").because(&error))?;
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         let launch = Launch {
             app,
@@ -387,7 +388,7 @@ fn azure(
     tokens: &Tokens,
     listeners: &Listeners,
     log: &Log,
-    _guardian: &Arc<Guardian>,
+    service_bus: &ServiceBus,
 ) -> Result<Azure, Failure> {
     let images = match images {
         Some(file) => ImageCatalogue::read(file)
@@ -397,6 +398,7 @@ fn azure(
     let log = log.clone();
     let options = AzureOptions {
         images,
+        service_bus: Some(service_bus.clone()),
         vault_domain: format!("{VAULT_DOMAIN}:{}", listeners.vaults.1),
         sink: Arc::new(move |happening| tell(&log, &happening)),
         ..AzureOptions::new(
