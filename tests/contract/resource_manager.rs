@@ -5,6 +5,7 @@ mod apps;
 mod bench;
 mod ingress;
 mod metrics;
+mod registry;
 mod scaling;
 mod secrets;
 

@@ -1,6 +1,6 @@
 //! Resource Manager over HTTP: who asks, in which version, for what, and how it is answered.
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -19,10 +19,11 @@ use super::{
     address::{self, Address, OperationForm},
     container_apps,
     faults::{Fault, Kind, When},
-    metrics,
+    images, metrics,
     operations::{self, Header, Poll},
     records,
     refusals::ArmError,
+    registry::{self, Staged},
     resources::{self, Call, Reply},
     types::{self, TypeSpec},
 };
@@ -37,6 +38,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/local/ingress-counts", get(counts))
         .route("/local/faults", get(faults).post(add_faults).delete(clear_faults))
         .route("/local/kill-replica", post(kill_replica))
+        .route("/local/images", post(stage_image))
         .fallback(handle)
         .with_state(shared)
 }
@@ -104,6 +106,35 @@ async fn kill_replica(
         return StatusCode::NO_CONTENT.into_response();
     }
     ArmError::not_found("ReplicaNotFound", format!("`{}` is no replica that runs.", victim.id)).into_response()
+}
+
+/// Stages what stands in for containers of an image, an entry as the image catalogue has them: it comes
+/// before all others. A tag that stood for something else is another digest from now on, and what
+/// runs goes on as it is.
+async fn stage_image(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    Json(entry): Json<Value>,
+) -> Response {
+    if let Some(refusal) = unauthorised(&shared, &headers) {
+        return refusal;
+    }
+    let (pattern, stand_in) = match images::entry(&entry, Path::new(".")) {
+        Ok(read) => read,
+        Err((path, problem)) => {
+            let message = format!("The image cannot be staged: `{path}`: {problem}.");
+            return ArmError::bad_request("InvalidImage", message).into_response();
+        }
+    };
+    let staged = Staged { pattern, stand_in };
+    let kept = staged.clone();
+    match shared.database.write(move |connection| registry::stage(connection, &kept)).await {
+        Ok(()) => {
+            shared.fleet.stage(&staged.pattern, staged.stand_in);
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(error) => error.into_response(),
+    }
 }
 
 /// The answer to a caller whose token is not good.

@@ -136,6 +136,12 @@ impl ImageCatalogue {
         Ok(catalogue)
     }
 
+    /// The catalogue with an entry that comes before all others, in place of one under the same pattern.
+    pub(super) fn with(&self, pattern: &str, stand_in: StandIn) -> Self {
+        let others = self.entries.iter().filter(|(known, _)| known != pattern).cloned();
+        Self { entries: std::iter::once((pattern.to_owned(), stand_in)).chain(others).collect() }
+    }
+
     /// What stands in for a container of `image`.
     pub fn stand_in(&self, image: &str) -> StandIn {
         self.entries
@@ -146,7 +152,7 @@ impl ImageCatalogue {
 }
 
 /// Reads one entry; a problem comes with where it is within the entry.
-fn entry(image: &Value, directory: &Path) -> Result<(String, StandIn), (String, String)> {
+pub(super) fn entry(image: &Value, directory: &Path) -> Result<(String, StandIn), (String, String)> {
     let no = |path: &str, problem: &str| Err((path.to_owned(), problem.to_owned()));
     let Some(members) = image.as_object() else { return no("", "an entry is an object") };
     if let Some(unknown) = members

@@ -22,6 +22,7 @@ mod operations;
 mod records;
 mod references;
 mod refusals;
+mod registry;
 mod replicas;
 mod resources;
 mod routes;
@@ -43,6 +44,7 @@ pub use host_certificates::hosts_server;
 pub use images::{Behaviour, CatalogueError, Command, ImageCatalogue, StandIn};
 pub use key_vault::{KeyVaults, VaultsError};
 pub use refusals::ArmError;
+pub use registry::REGISTRY_AUDIENCE;
 pub use replicas::{Happening, Sink};
 pub use routes::{Count, Counts};
 
@@ -188,6 +190,11 @@ impl Azure {
         ingress::router(self.shared.routes.clone(), self.shared.fleet.clone())
     }
 
+    /// The container registries. Every one is reached at one address, and told by the header `Host`.
+    pub fn registry(&self) -> Router {
+        registry::router(self.shared.clone())
+    }
+
     /// Brings up the replicas of what is stored, and looks after them from then on.
     ///
     /// # Errors
@@ -200,6 +207,9 @@ impl Azure {
         }
         let now = self.shared.clock.now();
         self.shared.database.write(move |connection| operations::settle(connection, now)).await?;
+        for staged in self.shared.database.read(registry::staged).await?.into_iter().rev() {
+            self.shared.fleet.stage(&staged.pattern, staged.stand_in);
+        }
         for app in self.shared.database.read(records::apps).await? {
             self.shared.reconcile(&app).await?;
         }

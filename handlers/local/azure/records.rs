@@ -49,6 +49,19 @@ pub(super) const FORMS: &[&str] = &["
         last_active_ms INTEGER NOT NULL,
         PRIMARY KEY (app, name)
     ) STRICT
+", "
+    CREATE TABLE manifests (         -- of images that were asked for by a tag
+        repository TEXT NOT NULL,    -- with the registry's host
+        digest TEXT NOT NULL,
+        manifest TEXT NOT NULL,      -- JSON
+        stand_in TEXT NOT NULL,      -- JSON: what stands in for containers of it
+        PRIMARY KEY (repository, digest)
+    ) STRICT;
+    CREATE TABLE staged_images (     -- what comes before the image catalogue
+        ordinal INTEGER PRIMARY KEY,
+        pattern TEXT NOT NULL UNIQUE,
+        stand_in TEXT NOT NULL       -- JSON
+    ) STRICT
 "];
 
 /// A stored resource.

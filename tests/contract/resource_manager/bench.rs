@@ -200,6 +200,11 @@ impl Bench {
         serde_json::from_slice(&bytes).unwrap()
     }
 
+    /// A token of Microsoft Entra's for an audience.
+    pub fn token(&self, audience: &str) -> String {
+        Tokens::new([1; 32], "header".to_owned()).issue(audience, self.clock.now().as_second())
+    }
+
     /// Puts so many messages into a queue.
     pub async fn enqueue(&self, queue: &str, count: usize) {
         let message = |number| Message { message_id: format!("m{number}"), body: b"{}".to_vec(), ..Message::default() };

@@ -43,6 +43,8 @@ const EVENTS_MAX: usize = 4096;
 const FIRST_PORT: u16 = 7071;
 /// What the hosts of vaults lie under.
 const VAULT_DOMAIN: &str = "vault.localhost";
+/// Where every container registry is reached, whatever the images call it.
+const REGISTRY_HOST: &str = "registry.localhost";
 
 /// What to run, and where to keep it.
 pub struct WorldOptions {
@@ -271,6 +273,7 @@ struct Listeners {
     ingress: (TcpListener, u16),
     identity: (TcpListener, u16),
     vaults: (TcpListener, u16),
+    registry: (TcpListener, u16),
 }
 
 impl Listeners {
@@ -294,6 +297,7 @@ impl Listeners {
             ingress: ports::listen(&wanted(3, before(|last| &last.ingress_endpoint))).await?,
             identity: ports::listen(&wanted(4, before(|last| &last.identity_endpoint))).await?,
             vaults: ports::listen(&wanted(5, before(|last| &last.vault_endpoint))).await?,
+            registry: ports::listen(&wanted(6, before(|last| &last.registry_endpoint))).await?,
         })
     }
 
@@ -312,6 +316,7 @@ impl Listeners {
             ingress_endpoint: format!("https://apps.localhost:{}", self.ingress.1),
             identity_endpoint: format!("http://127.0.0.1:{}/msi/token", self.identity.1),
             vault_endpoint: format!("https://{VAULT_DOMAIN}:{}", self.vaults.1),
+            registry_endpoint: format!("https://{REGISTRY_HOST}:{}", self.registry.1),
             root_certificate: authority.root_certificate().to_owned(),
             data_directory: data.directory.clone(),
             log_file: data.directory.join("log.jsonl"),
@@ -334,7 +339,8 @@ impl Listeners {
         let own = authority.server(&["localhost", "127.0.0.1"]).map_err(no_certificate)?;
         let apps = azure::hosts_server(authority.clone(), "apps.localhost").map_err(no_certificate)?;
         let safe = azure::hosts_server(authority.clone(), VAULT_DOMAIN).map_err(no_certificate)?;
-        let vaults = vaults.router();
+        let pulls = authority.server(&[REGISTRY_HOST]).map_err(no_certificate)?;
+        let (vaults, registry) = (vaults.router(), azure.registry());
         let key = rest::SasKey { name: SAS_KEY_NAME.to_owned(), key: keys.service_bus_key.clone() };
         let bus = rest::router(service_bus, tokens.clone(), key);
         let (manager, ingress, identity) =
@@ -345,6 +351,7 @@ impl Listeners {
         servers.spawn(async move { match https::serve(self.ingress.0, Some(apps), ingress).await {} });
         servers.spawn(async move { match https::serve(self.identity.0, None, identity).await {} });
         servers.spawn(async move { match https::serve(self.vaults.0, Some(safe), vaults).await {} });
+        servers.spawn(async move { match https::serve(self.registry.0, Some(pulls), registry).await {} });
         Ok(self.functions)
     }
 }
@@ -437,6 +444,7 @@ fn settings(
         ("SERVICE_BUS_ENDPOINT", context.service_bus_endpoint.clone()),
         ("RESOURCE_MANAGER_ENDPOINT", context.resource_manager_endpoint.clone()),
         ("VAULT_DOMAIN", VAULT_DOMAIN.to_owned()),
+        ("REGISTRY_ENDPOINT", context.registry_endpoint.trim_start_matches("https://").to_owned()),
         ("AZURE_SUBSCRIPTION_ID", SUBSCRIPTION.to_owned()),
         ("AZURE_DIRECTORY_ID", DIRECTORY.to_owned()),
         ("AZURE_CREDENTIAL", "managed".to_owned()),

@@ -19,6 +19,7 @@ use crate::local::azure::{
     operations,
     records::{self, Resource, Revision},
     refusals::ArmError,
+    registry,
     replicas::{Container, Fleet, ReplicaView, RunSpec},
     resources::{self, Call, Effect, Reply},
     types,
@@ -61,17 +62,20 @@ pub(in crate::local::azure) fn plan(
     let domain = domain(&app.body, naming);
     let host = |name: &str| domain.as_ref().map(|domain| format!("{name}.{domain}"));
     let running = all.iter().filter(|revision| revision.active && !is_stopped(&app.body));
+    let mut revisions = Vec::new();
+    for revision in running {
+        let mut spec = run_spec(&app, revision, domain.as_deref(), naming, images);
+        if let Some(stand_in) = registry::pulled(connection, spec.image())? {
+            spec.stand_in = stand_in;
+        }
+        revisions.push(PlannedRevision { host: host(&revision.name), spec });
+    }
     Ok(Some(Plan {
         app: app.id.clone(),
         identities: identities(&app.body),
         host: host(&app.id.name),
         weights: weights(&app.body, &all),
-        revisions: running
-            .map(|revision| PlannedRevision {
-                host: host(&revision.name),
-                spec: run_spec(&app, revision, domain.as_deref(), naming, images),
-            })
-            .collect(),
+        revisions,
     }))
 }
 

@@ -16,7 +16,7 @@ mod usage;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, RwLock},
     time::{Duration, Instant},
 };
 
@@ -89,7 +89,7 @@ pub(super) struct RunSpec {
 }
 
 impl RunSpec {
-    fn image(&self) -> &str {
+    pub(super) fn image(&self) -> &str {
         self.containers.first().map_or("", |container| &container.image)
     }
 
@@ -150,7 +150,6 @@ pub(super) struct Notice {
 
 /// How replicas are run.
 pub(super) struct Surroundings {
-    pub images: Arc<ImageCatalogue>,
     pub sink: Sink,
     /// The pause after the first exit; it doubles with each further one.
     pub restart_pause: Duration,
@@ -208,6 +207,8 @@ impl Run {
 
 /// All replicas, by app and revision.
 pub(super) struct Fleet {
+    /// Read when a revision is planned.
+    images: RwLock<Arc<ImageCatalogue>>,
     surroundings: Arc<Surroundings>,
     runs: Mutex<HashMap<(String, String), Run>>,
     /// Replicas that were told to end and are being waited for.
@@ -221,13 +222,24 @@ impl Fleet {
         restart_pause: Duration,
     ) -> (Self, mpsc::Receiver<Notice>) {
         let (notices, heard) = mpsc::channel(NOTICES_MAX);
-        let surroundings = Arc::new(Surroundings { images: Arc::new(images), sink, restart_pause, notices });
-        (Self { surroundings, runs: Mutex::default(), ending: Mutex::default() }, heard)
+        let surroundings = Arc::new(Surroundings { sink, restart_pause, notices });
+        (Self {
+            surroundings,
+            images: RwLock::new(Arc::new(images)),
+            runs: Mutex::default(),
+            ending: Mutex::default(),
+        }, heard)
     }
 
     /// What stands in for containers.
     pub(super) fn images(&self) -> Arc<ImageCatalogue> {
-        self.surroundings.images.clone()
+        self.images.read().expect("nobody panics while holding the catalogue").clone()
+    }
+
+    /// Puts an entry before all others of the catalogue. What runs goes on as it is.
+    pub(super) fn stage(&self, pattern: &str, stand_in: StandIn) {
+        let mut images = self.images.write().expect("nobody panics while holding the catalogue");
+        *images = Arc::new(images.with(pattern, stand_in));
     }
 
     fn runs(&self) -> MutexGuard<'_, HashMap<(String, String), Run>> {
