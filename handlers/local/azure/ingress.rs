@@ -25,7 +25,7 @@ use hyper_util::{
 use jiff::Timestamp;
 
 use super::{
-    replicas::{Fleet, Flight, Pick},
+    replicas::{Fleet, Pick},
     routes::{Route, Routes},
 };
 
@@ -80,18 +80,18 @@ async fn lead(State(ingress): State<Ingress>, request: Request) -> Response {
     let response = ingress.pass_on(&route, &authority, request).await;
     ingress.routes.count(&host, &route.revision, response.status().as_u16());
     match flight {
-        Some(flight) => response.map(|body| Body::new(Held { body, _flight: flight })),
+        Some(flight) => response.map(|body| Body::new(Held { body, _while: flight })),
         None => response,
     }
 }
 
-/// An answer that is on its way until its last byte is, or nobody wants it any more.
-struct Held {
+/// An answer, and what is held until its last byte is on its way or nobody wants it any more.
+struct Held<T> {
     body: Body,
-    _flight: Flight,
+    _while: T,
 }
 
-impl HttpBody for Held {
+impl<T: Unpin> HttpBody for Held<T> {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -145,9 +145,9 @@ impl Ingress {
             );
         }
         let began = Instant::now();
-        let address = loop {
+        let (address, answering) = loop {
             match self.fleet.pick(&route.app, &route.revision, Timestamp::now()) {
-                Pick::At(address) => break address,
+                Pick::At(address, answering) => break (address, answering),
                 Pick::Waking if began.elapsed() < WAKE_TIMEOUT => tokio::time::sleep(WAKE_PAUSE).await,
                 Pick::Waking | Pick::NotReady | Pick::NotRunning => {
                     return unavailable(format!(
@@ -166,7 +166,10 @@ impl Ingress {
         };
         let outgoing = outgoing(request, uri, authority);
         match tokio::time::timeout(ANSWER_TIMEOUT, self.client.request(outgoing)).await {
-            Ok(Ok(response)) => incoming(response.map(Body::new)),
+            Ok(Ok(response)) => {
+                let held = |body| Body::new(Held { body: Body::new(body), _while: answering });
+                incoming(response.map(held))
+            }
             Ok(Err(_)) => {
                 unavailable(format!("The replica of `{}` closed the connection.\n", route.revision))
             }

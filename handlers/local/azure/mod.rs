@@ -1,14 +1,16 @@
 //! A Resource Manager on this machine: generic typed resources, long-running operations, and
 //! Container Apps whose replicas really listen behind an ingress.
 //!
-//! Everything that was acknowledged is in one SQLite file. Only the replicas live in memory; they
-//! are brought up again from the revisions that are stored.
+//! Everything that was acknowledged is in one SQLite file. Only the replicas and what is measured of
+//! them live in memory; replicas are brought up again from the revisions that are stored.
 //!
-//! Absent on purpose: rights (any good token may do anything), quotas, deployments of templates,
-//! the data planes of the resources other than Key Vault's.
+//! Absent on purpose: rights of callers (any good token may do anything; what an app's identity may
+//! read of a vault is checked), quotas, deployments of templates, the data planes of the resources
+//! other than Key Vault's and the registries'.
 
 mod address;
 mod api;
+mod asides;
 mod container_apps;
 mod defaults;
 mod faults;

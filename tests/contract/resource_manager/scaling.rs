@@ -67,6 +67,11 @@ async fn requests_at_a_time_bring_replicas_and_quiet_takes_them_away() {
     let ((), _) = tokio::join!(bench.until_replicas(3), load);
     let asked = bench.ask(&host, "/").await.1["replica"].clone();
     assert!(asked.as_str().unwrap().starts_with("api--one-"), "{asked}");
+    // One that goes answers what it was asked before it does.
+    while bench.replicas().await > 1 {
+        let statuses = futures::future::join_all([bench.ask(&host, "/"), bench.ask(&host, "/")]).await;
+        assert!(statuses.iter().all(|(status, _)| *status == 200), "{statuses:?}");
+    }
     bench.until_replicas(1).await;
 }
 

@@ -12,7 +12,8 @@ use super::{
 use crate::local::azure::{
     Shared,
     address::{self, ResourceId},
-    records, refusals::ArmError,
+    records::{self, Resource},
+    refusals::ArmError,
     resources, types,
 };
 
@@ -45,10 +46,9 @@ pub(in crate::local::azure) async fn answer(
                 let message = "The query parameter `region` is missing: metrics of many resources are of one region.";
                 return Err(ArmError::bad_request("BadRequest", message));
             }
-            (apps_in(shared, scope, &region).await?, region)
+            (apps_in(shared, scope, &region, query.filter.names(RESOURCE)).await?, region)
         }
     };
-    let apps = apps.into_iter().filter(|app| query.filter.lets(RESOURCE, &app.text)).collect::<Vec<_>>();
     let value = query.metrics.iter().map(|metric| {
         let (name, shown, unit, description) = metric.words();
         json!({
@@ -79,16 +79,32 @@ fn region_of(body: &Value) -> String {
     plain(body["location"].as_str().unwrap_or_default())
 }
 
-/// The container apps of a subscription that are in a region.
-async fn apps_in(shared: &Shared, subscription: &str, region: &str) -> Result<Vec<ResourceId>, ArmError> {
+/// The container apps of a subscription that are in a region: those that are named, or all.
+async fn apps_in(
+    shared: &Shared,
+    subscription: &str,
+    region: &str,
+    named: Option<Vec<String>>,
+) -> Result<Vec<ResourceId>, ArmError> {
     let (scope, region) = (subscription.to_owned(), region.to_owned());
     let reading = move |connection: &rusqlite::Connection| {
-        let (mut found, mut after) = (Vec::new(), String::new());
+        let is_there = |app: &Resource| region_of(&app.body) == region;
+        let mut found = Vec::new();
+        if let Some(named) = named {
+            let within = format!("{}/", scope.to_ascii_lowercase());
+            for id in named.iter().filter_map(|id| address::resource(id)) {
+                let app = records::load(connection, &id.key())?;
+                let app = app.filter(|app| app.id.spec.name == types::APP && app.id.key().starts_with(&within));
+                found.extend(app.filter(is_there).map(|app| app.id));
+            }
+            return Ok::<_, ArmError>(found);
+        }
+        let mut after = String::new();
         loop {
             let page = records::within(connection, &scope, Some(types::APP), &after, PAGE_ITEMS)?;
-            let Some(last) = page.last() else { return Ok::<_, ArmError>(found) };
+            let Some(last) = page.last() else { return Ok(found) };
             after = last.id.key();
-            found.extend(page.into_iter().filter(|app| region_of(&app.body) == region).map(|app| app.id));
+            found.extend(page.into_iter().filter(is_there).map(|app| app.id));
         }
     };
     shared.database.read(reading).await
@@ -143,18 +159,11 @@ struct Steps {
 
 impl Steps {
     fn of(metrics: &Metrics, query: &Query, metric: Metric, pairs: &[(String, String)]) -> Self {
-        let (mut data, mut sum) = (Vec::new(), 0.0);
-        let mut from = query.from;
-        while from < query.until {
-            let until = from + query.interval.1;
-            let mut summary = Summary::default();
-            for (app, revision) in pairs {
-                summary.join(&metrics.summary(app, revision, metric, from, until.min(query.until)));
-            }
-            sum += summary.by(metric.aggregation()).unwrap_or_default();
-            data.push(point(from, &summary, &query.aggregations));
-            from = until;
-        }
+        let steps = metrics.steps(pairs, metric, (query.from, query.until, query.interval.1));
+        let sum = steps.iter().filter_map(|step| step.by(metric.aggregation())).sum();
+        let times = (0..).map(|step| query.from + step * query.interval.1);
+        let points = times.zip(&steps).map(|(minute, step)| point(minute, step, &query.aggregations));
+        let data = points.collect::<Vec<_>>();
         Self { shown: json!({ "data": data }), sum }
     }
 

@@ -8,7 +8,7 @@ mod answer;
 mod query;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{Mutex, MutexGuard},
 };
 
@@ -152,7 +152,8 @@ struct Minute {
     summaries: [Summary; Metric::ALL.len()],
 }
 
-type Series = HashMap<(String, String), VecDeque<Minute>>;
+/// By app and revision, so that an app's revisions lie together.
+type Series = BTreeMap<(String, String), VecDeque<Minute>>;
 
 /// What was measured lately, by app and revision.
 #[derive(Default)]
@@ -196,20 +197,29 @@ impl Metrics {
     /// The revisions of an app of which anything is known, in order.
     fn revisions(&self, app: &str) -> Vec<String> {
         let series = self.series();
-        let mut names = series.keys().filter(|(known, _)| known == app).map(|(_, name)| name.clone()).collect::<Vec<_>>();
-        names.sort();
-        names
+        let from = series.range((app.to_owned(), String::new())..);
+        from.take_while(|((known, _), _)| known == app).map(|((_, name), _)| name.clone()).collect()
     }
 
-    /// What a metric of an app's revision was in the minutes from `from` until before `until`.
-    fn summary(&self, app: &str, revision: &str, metric: Metric, from: i64, until: i64) -> Summary {
+    /// What a metric of these revisions was, all together, in steps of `interval` minutes from `from`
+    /// until before `until`.
+    fn steps(
+        &self,
+        pairs: &[(String, String)],
+        metric: Metric,
+        (from, until, interval): (i64, i64, i64),
+    ) -> Vec<Summary> {
+        let count = usize::try_from((until - from + interval - 1) / interval).unwrap_or_default();
+        let mut steps = vec![Summary::default(); count];
         let series = self.series();
-        let mut summary = Summary::default();
-        let minutes = series.get(&(app.to_owned(), revision.to_owned()));
-        for minute in minutes.into_iter().flatten().filter(|minute| (from..until).contains(&minute.at)) {
-            summary.join(&minute.summaries[metric as usize]);
+        for pair in pairs {
+            let minutes = series.get(pair).into_iter().flatten();
+            for minute in minutes.filter(|minute| (from..until).contains(&minute.at)) {
+                let step = usize::try_from((minute.at - from) / interval).unwrap_or_default();
+                steps[step].join(&minute.summaries[metric as usize]);
+            }
         }
-        summary
+        steps
     }
 }
 
@@ -233,12 +243,15 @@ mod tests {
         metrics.record(at(60), &[sample(3)]);
         metrics.record(at(119), &[sample(5)]);
         metrics.record(at(120), &[sample(1)]);
-        let requests = |from, until| metrics.summary("/a", "a--1", Metric::Requests, from, until);
-        assert_eq!(requests(1, 2), Summary { count: 2, total: 8.0, minimum: 3.0, maximum: 5.0 });
-        assert_eq!(requests(1, 3).by(Aggregation::Average), Some(3.0));
-        assert_eq!(requests(5, 9).by(Aggregation::Total), None);
-        let cores = metrics.summary("/a", "a--1", Metric::UsageNanoCores, 1, 2);
-        assert_eq!(cores.by(Aggregation::Average), Some(500_000_000.0));
+        let pair = [("/a".to_owned(), "a--1".to_owned())];
+        let steps = |metric, from, until, interval| metrics.steps(&pair, metric, (from, until, interval));
+        let two = Summary { count: 2, total: 8.0, minimum: 3.0, maximum: 5.0 };
+        let one = Summary { count: 1, total: 1.0, minimum: 1.0, maximum: 1.0 };
+        assert_eq!(steps(Metric::Requests, 0, 3, 1), [Summary::default(), two, one]);
+        assert_eq!(steps(Metric::Requests, 0, 3, 5)[0].by(Aggregation::Average), Some(3.0));
+        assert_eq!(steps(Metric::Requests, 5, 6, 1)[0].by(Aggregation::Total), None);
+        assert_eq!(steps(Metric::UsageNanoCores, 1, 2, 1)[0].by(Aggregation::Average), Some(500_000_000.0));
+        assert_eq!(metrics.revisions("/a"), ["a--1"]);
         metrics.record(at(60 * (MINUTES_KEPT + 2)), &[]);
         assert_eq!(metrics.revisions("/a"), Vec::<String>::new());
     }

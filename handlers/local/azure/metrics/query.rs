@@ -45,6 +45,12 @@ impl Filter {
         self.0.iter().any(|(name, _)| name == dimension)
     }
 
+    /// The values of a dimension that are asked for by name; none where all are.
+    pub(super) fn names(&self, dimension: &str) -> Option<Vec<String>> {
+        let (_, values) = self.0.iter().find(|(name, _)| name == dimension)?;
+        (!values.iter().any(|value| value == "*")).then(|| values.clone())
+    }
+
     pub(super) fn lets(&self, dimension: &str, value: &str) -> bool {
         let wanted = self.0.iter().find(|(name, _)| name == dimension);
         wanted.is_none_or(|(_, values)| {
@@ -209,6 +215,8 @@ mod tests {
         let filter = read(&[("$filter", text)]).unwrap().filter;
         let lets = ["/a", "/b", "/c"].map(|id| filter.lets(RESOURCE, id));
         assert_eq!((lets, filter.lets(REVISION, "x"), filter.splits(REVISION)), ([true, true, false], true, true));
+        assert_eq!(filter.names(RESOURCE), Some(vec!["/A".to_owned(), "/b".to_owned()]));
+        assert_eq!(filter.names(REVISION), None);
     }
 
     #[test]

@@ -28,8 +28,7 @@ use super::{
     images::{ImageCatalogue, StandIn},
 };
 use autoscaler::History;
-pub(super) use load::Flight;
-use load::Load;
+use load::{Flight, Load};
 use running::Replica;
 pub(super) use scaling::{ReplicaUse, Sample};
 pub(super) use usage::{Groups, by_group};
@@ -317,14 +316,16 @@ impl Fleet {
             fill(run, app, &self.surroundings, now);
             return Pick::Waking;
         }
-        let ready = run.replicas.iter().filter_map(Replica::address).collect::<Vec<_>>();
+        let answers = |replica: &Replica| Some((replica.address()?, replica.flight()));
+        let ready = run.replicas.iter().filter_map(answers).collect::<Vec<_>>();
         if ready.is_empty() {
             let waking = run.spec.scale.replicas_min == 0
                 && run.replicas.iter().all(|replica| replica.view().restarts == 0);
             return if waking { Pick::Waking } else { Pick::NotReady };
         }
         run.turn = run.turn.wrapping_add(1);
-        Pick::At(ready[run.turn % ready.len()])
+        let (address, flight) = ready[run.turn % ready.len()].clone();
+        Pick::At(address, flight)
     }
 
     /// Notes that a request is on its way to a revision, for as long as the answer is held.
@@ -359,9 +360,10 @@ impl Fleet {
 }
 
 /// What can be asked of a revision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Pick {
-    At(SocketAddr),
+    /// Where it listens, and what is to be held until it has answered.
+    At(SocketAddr, Arc<()>),
     /// It is coming up because it was asked for: worth a wait.
     Waking,
     NotReady,

@@ -22,6 +22,11 @@ const STEADY: Duration = Duration::from_secs(60);
 /// How long a replica that was told to end is waited for, before it is cut off.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a replica that is to end goes on answering what it was asked, and the pause between two
+/// looks whether it has. Azure gives it 30 seconds.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+const DRAIN_PAUSE: Duration = Duration::from_millis(10);
+
 /// Why a container no longer runs.
 pub(super) enum Ended {
     /// It was told to.
@@ -112,6 +117,8 @@ pub(super) struct Replica {
     status: Arc<Mutex<Status>>,
     stop: watch::Sender<bool>,
     kill: mpsc::Sender<Duration>,
+    /// Held by each request that it is answering.
+    flights: Arc<()>,
     task: JoinHandle<()>,
 }
 
@@ -136,7 +143,7 @@ impl Replica {
         let (stop, stopped) = watch::channel(false);
         let (kill, killed) = mpsc::channel(1);
         let context = Context { app, spec, replica: name, surroundings, status: status.clone() };
-        Self { status, stop, kill, task: tokio::spawn(live(context, stopped, killed)) }
+        Self { status, stop, kill, flights: Arc::default(), task: tokio::spawn(live(context, stopped, killed)) }
     }
 
     pub(super) fn status(&self) -> MutexGuard<'_, Status> {
@@ -157,8 +164,20 @@ impl Replica {
         self.status().address
     }
 
-    /// Lets it end, and cuts it off where it does not.
+    /// To be held while it answers a request.
+    pub(super) fn flight(&self) -> Arc<()> {
+        self.flights.clone()
+    }
+
+    /// Lets it answer what it was asked, then lets it end, and cuts it off where it does not. Nobody
+    /// asks it any more.
     pub(super) async fn end(mut self) {
+        let drained = async {
+            while Arc::strong_count(&self.flights) > 1 && self.address().is_some() {
+                tokio::time::sleep(DRAIN_PAUSE).await;
+            }
+        };
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, drained).await;
         self.stop.send_replace(true);
         let _ = tokio::time::timeout(END_TIMEOUT, &mut self.task).await;
     }
