@@ -209,7 +209,7 @@ def shift(client):
             revision.name: revision.properties.traffic_weight
             for revision in client.container_apps_revisions.list_revisions(GROUP, "api")
         }
-        same("weights", weights, {"api--one": one, "api--two": two})
+        same("weights", weights, {"api--one": one, "api--two": two, "api--three": 0})
     try:
         client.container_apps.begin_update(GROUP, "api", traffic(one=50, two=49)).result()
     except HttpResponseError as error:

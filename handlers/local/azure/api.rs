@@ -29,10 +29,7 @@ use super::{
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 pub(super) fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
-        .merge(asides::router())
-        .fallback(handle)
-        .with_state(shared)
+    Router::new().merge(asides::router()).fallback(handle).with_state(shared)
 }
 
 /// The answer to a caller whose token is not good.

@@ -91,15 +91,17 @@ async fn kill_replica(
     if let Some(refusal) = unauthorised(&shared, &headers) {
         return refusal;
     }
-    let killed = address::resource(&victim.id).filter(|id| id.spec.name == types::REPLICA).is_some_and(|id| {
-        let Some(revision) = address::resource(&id.parent) else { return false };
-        let down = Duration::from_secs(u64::from(victim.down_seconds.min(DOWN_SECONDS_MAX)));
-        shared.fleet.kill(&revision.parent_key(), &revision.name.to_ascii_lowercase(), &id.name, down)
-    });
+    let killed =
+        address::resource(&victim.id).filter(|id| id.spec.name == types::REPLICA).is_some_and(|id| {
+            let Some(revision) = address::resource(&id.parent) else { return false };
+            let down = Duration::from_secs(u64::from(victim.down_seconds.min(DOWN_SECONDS_MAX)));
+            shared.fleet.kill(&revision.parent_key(), &revision.name.to_ascii_lowercase(), &id.name, down)
+        });
     if killed {
         return StatusCode::NO_CONTENT.into_response();
     }
-    ArmError::not_found("ReplicaNotFound", format!("`{}` is no replica that runs.", victim.id)).into_response()
+    ArmError::not_found("ReplicaNotFound", format!("`{}` is no replica that runs.", victim.id))
+        .into_response()
 }
 
 /// Stages what stands in for containers of an image, an entry as the image catalogue has them: it comes

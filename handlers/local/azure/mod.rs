@@ -243,9 +243,8 @@ impl Shared {
     async fn reconcile(&self, app: &str) -> Result<(), ArmError> {
         let _one = self.reconciling.lock().await;
         let (key, naming, images) = (app.to_owned(), self.naming.clone(), self.fleet.images());
-        let plan = move |connection: &rusqlite::Connection| {
-            container_apps::plan(connection, &key, &naming, &images)
-        };
+        let plan =
+            move |connection: &rusqlite::Connection| container_apps::plan(connection, &key, &naming, &images);
         match self.database.read(plan).await? {
             Some(mut plan) => {
                 self.resolve(&mut plan).await?;
@@ -340,8 +339,7 @@ impl Shared {
 
     /// Measures all revisions, scales them, and keeps what was measured.
     async fn look(&self) {
-        let queues =
-            if self.fleet.looks_at_queues() { self.queue_lengths().await } else { BTreeMap::new() };
+        let queues = if self.fleet.looks_at_queues() { self.queue_lengths().await } else { BTreeMap::new() };
         let groups = if self.fleet.has_programs() {
             tokio::task::spawn_blocking(replicas::by_group).await.unwrap_or_default()
         } else {

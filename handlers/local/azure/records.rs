@@ -13,7 +13,8 @@ use super::{
 };
 
 /// The forms of the tables.
-pub(super) const FORMS: &[&str] = &["
+pub(super) const FORMS: &[&str] = &[
+    "
     CREATE TABLE resources (
         key TEXT PRIMARY KEY,        -- the id in lower case
         id TEXT NOT NULL,
@@ -49,7 +50,8 @@ pub(super) const FORMS: &[&str] = &["
         last_active_ms INTEGER NOT NULL,
         PRIMARY KEY (app, name)
     ) STRICT
-", "
+",
+    "
     CREATE TABLE manifests (         -- of images that were asked for by a tag
         repository TEXT NOT NULL,    -- with the registry's host
         digest TEXT NOT NULL,
@@ -62,7 +64,8 @@ pub(super) const FORMS: &[&str] = &["
         pattern TEXT NOT NULL UNIQUE,
         stand_in TEXT NOT NULL       -- JSON
     ) STRICT
-"];
+",
+];
 
 /// A stored resource.
 #[derive(Clone, Debug, PartialEq)]

@@ -89,7 +89,8 @@ impl Bench {
         options.restart_pause = Duration::from_millis(5);
         let declared = Path::new(env!("CARGO_MANIFEST_DIR")).join("infra/messaging.json");
         let topology = Topology::read(&declared).unwrap();
-        let service_bus = ServiceBus::open(&directory.path().join("bus.db"), topology, clock.clone()).unwrap();
+        let service_bus =
+            ServiceBus::open(&directory.path().join("bus.db"), topology, clock.clone()).unwrap();
         options.service_bus = Some(service_bus.clone());
         let ears = heard.clone();
         options.sink = Arc::new(move |happening| ears.lock().unwrap().push(happening));
@@ -207,7 +208,8 @@ impl Bench {
 
     /// Puts so many messages into a queue.
     pub async fn enqueue(&self, queue: &str, count: usize) {
-        let message = |number| Message { message_id: format!("m{number}"), body: b"{}".to_vec(), ..Message::default() };
+        let message =
+            |number| Message { message_id: format!("m{number}"), body: b"{}".to_vec(), ..Message::default() };
         self.service_bus.send(queue, (0..count).map(message).collect()).await.unwrap();
     }
 

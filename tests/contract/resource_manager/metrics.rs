@@ -30,7 +30,8 @@ impl Bench {
     /// Waits until the metrics know of so many requests.
     async fn until_requests(&self, wanted: f64) -> Value {
         self.until("the requests to be counted", async |bench: &Bench| {
-            let answer = bench.send("GET", &of_app("metricnames=Requests,Replicas&timespan=PT5M"), None).await;
+            let answer =
+                bench.send("GET", &of_app("metricnames=Requests,Replicas&timespan=PT5M"), None).await;
             assert_eq!(answer.status, 200, "{}", answer.body);
             (sum(&answer.body["value"][0]["timeseries"][0], "total") == wanted).then_some(answer.body)
         })
@@ -75,7 +76,8 @@ async fn many_apps_are_one_question_and_split_by_what_the_filter_names() {
     bench.ask(&bench.host("api").await, "/").await;
     bench.until_requests(1.0).await;
     let query = "region=westeurope&metricnamespace=Microsoft.App/containerApps&metricnames=Requests,Replicas&timespan=PT5M&aggregation=Total,Maximum";
-    let answer = bench.send("GET", &batch(query, "Microsoft.ResourceId eq '*' and revisionName eq '*'"), None).await;
+    let answer =
+        bench.send("GET", &batch(query, "Microsoft.ResourceId eq '*' and revisionName eq '*'"), None).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     let series = answer.body["value"][0]["timeseries"].as_array().unwrap();
     assert_eq!(
@@ -87,7 +89,9 @@ async fn many_apps_are_one_question_and_split_by_what_the_filter_names() {
     );
     assert_eq!((sum(&series[0], "total"), sum(&series[1], "total")), (1.0, 0.0));
 
-    let one = bench.send("GET", &batch(query, &format!("Microsoft.ResourceId eq '{}'", other.to_uppercase())), None).await;
+    let one = bench
+        .send("GET", &batch(query, &format!("Microsoft.ResourceId eq '{}'", other.to_uppercase())), None)
+        .await;
     let series = one.body["value"][1]["timeseries"].as_array().unwrap();
     assert_eq!((series.len(), labels(&series[0])), (1, vec![("microsoft.resourceid", other.as_str())]));
     let elsewhere = query.replace("westeurope", "northeurope");
@@ -103,9 +107,11 @@ async fn a_question_that_cannot_be_answered_is_refused() {
     assert_eq!((gone.status, gone.code()), (404, "ResourceNotFound"));
     let old = bench.send("GET", &of_app("").replace("2023-10-01", "1999-01-01"), None).await;
     assert_eq!((old.status, old.code()), (400, "NoRegisteredProviderFound"));
-    let nowhere = bench.send("GET", &batch("metricnames=Requests", "Microsoft.ResourceId eq '*'"), None).await;
+    let nowhere =
+        bench.send("GET", &batch("metricnames=Requests", "Microsoft.ResourceId eq '*'"), None).await;
     assert_eq!((nowhere.status, nowhere.code()), (400, "BadRequest"));
-    let group = bench.send("GET", &of_app("").replace("/providers/Microsoft.App/containerApps/api", ""), None).await;
+    let group =
+        bench.send("GET", &of_app("").replace("/providers/Microsoft.App/containerApps/api", ""), None).await;
     assert_eq!((group.status, group.code()), (400, "BadRequest"));
     let posted = bench.send("POST", &of_app("metricnames=Requests"), None).await;
     assert_eq!(posted.status, 405);

@@ -31,7 +31,14 @@ impl Told {
 }
 
 impl Bench {
-    async fn registry(&self, host: &str, method: &str, path: &str, headers: &[(&str, &str)], form: &str) -> Told {
+    async fn registry(
+        &self,
+        host: &str,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        form: &str,
+    ) -> Told {
         let mut request = Request::builder().method(method).uri(path).header("host", host);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -49,16 +56,15 @@ impl Bench {
     }
 
     async fn exchange(&self, audience: &str) -> Told {
-        let form = format!(
-            "grant_type=access_token&service={ACR}&tenant=t&access_token={}",
-            self.token(audience)
-        );
+        let form =
+            format!("grant_type=access_token&service={ACR}&tenant=t&access_token={}", self.token(audience));
         self.registry(ACR, "POST", "/oauth2/exchange", &[], &form).await
     }
 
     /// A token that opens the repository.
     async fn access(&self) -> String {
-        let refresh = self.exchange(REGISTRY_AUDIENCE).await.body["refresh_token"].as_str().unwrap().to_owned();
+        let refresh =
+            self.exchange(REGISTRY_AUDIENCE).await.body["refresh_token"].as_str().unwrap().to_owned();
         let form = format!(
             "grant_type=refresh_token&service={ACR}&scope=repository%3A{NAME}%3Apull&refresh_token={refresh}"
         );
@@ -88,7 +94,9 @@ async fn a_registry_of_azure_exchanges_tokens_and_tells_a_digest() {
     assert_eq!(challenged.status, 401);
     assert_eq!(
         challenged.header("www-authenticate"),
-        format!(r#"Bearer realm="https://{ACR}/oauth2/token",service="{ACR}",scope="repository:{NAME}:pull""#)
+        format!(
+            r#"Bearer realm="https://{ACR}/oauth2/token",service="{ACR}",scope="repository:{NAME}:pull""#
+        )
     );
     let got = bench.ask_for("GET", "1.4.1").await;
     let digest = bench.digest("1.4.1").await;
@@ -115,7 +123,15 @@ async fn what_is_not_there_or_not_allowed_is_said_so() {
     let bearer = format!("Bearer {}", bench.access().await);
     let other = bench.registry(ACR, "HEAD", "/v2/other/manifests/1", &[("authorization", &bearer)], "").await;
     assert_eq!(other.status, 401);
-    let elsewhere = bench.registry("b.azurecr.io", "HEAD", &format!("/v2/{NAME}/manifests/1"), &[("authorization", &bearer)], "").await;
+    let elsewhere = bench
+        .registry(
+            "b.azurecr.io",
+            "HEAD",
+            &format!("/v2/{NAME}/manifests/1"),
+            &[("authorization", &bearer)],
+            "",
+        )
+        .await;
     assert_eq!(elsewhere.status, 401);
     let wrong = "grant_type=password&service=acr.azurecr.io";
     assert_eq!(bench.registry(ACR, "POST", "/oauth2/exchange", &[], wrong).await.status, 400);
@@ -143,7 +159,8 @@ async fn a_tag_that_is_moved_is_another_digest_and_the_old_one_runs_as_before() 
     let image = |digest: &str| format!("{ACR}/{NAME}@{digest}");
     bench.app(&image(&old), "one").await;
 
-    let broken = json!({ "match": format!("{ACR}/{NAME}:2.0.0"), "behaviour": { "kind": "errors", "share": 1.0 } });
+    let broken =
+        json!({ "match": format!("{ACR}/{NAME}:2.0.0"), "behaviour": { "kind": "errors", "share": 1.0 } });
     assert_eq!(bench.send_as(None, "POST", "/local/images", &[], Some(broken.clone())).await.status, 401);
     assert_eq!(bench.send("POST", "/local/images", Some(broken)).await.status, 204);
     let new = bench.digest("2.0.0").await;

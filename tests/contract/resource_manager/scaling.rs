@@ -78,7 +78,8 @@ async fn requests_at_a_time_bring_replicas_and_quiet_takes_them_away() {
 #[tokio::test]
 async fn messages_that_wait_bring_replicas() {
     let mut body = scaled("r/api:1", json!({ "minReplicas": 1, "maxReplicas": 5 }));
-    let identity = "/subscriptions/s1/resourceGroups/Rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/id";
+    let identity =
+        "/subscriptions/s1/resourceGroups/Rg/providers/Microsoft.ManagedIdentity/userAssignedIdentities/id";
     body["identity"] = json!({ "type": "UserAssigned", "userAssignedIdentities": { identity: {} } });
     body["properties"]["template"]["scale"]["rules"] = json!([{ "name": "queue", "custom": {
         "type": "azure-servicebus", "identity": identity,

@@ -21,7 +21,9 @@ impl Bench {
         let vault = json!({ "location": "westeurope", "properties": { "enableRbacAuthorization": true } });
         assert_eq!(self.put(VAULT, vault).await.status, 201);
         self.pass(std::time::Duration::from_secs(2));
-        let principal = self.put(IDENTITY, json!({ "location": "westeurope" })).await.body["properties"]["principalId"].clone();
+        let principal =
+            self.put(IDENTITY, json!({ "location": "westeurope" })).await.body["properties"]["principalId"]
+                .clone();
         let role = json!({ "properties": { "principalId": principal,
             "roleDefinitionId": "/providers/Microsoft.Authorization/roleDefinitions/4633458b-17de-408a-b874-0445c86b69e6" } });
         assert_eq!(self.put(&role_id(), role).await.status, 201);
@@ -64,9 +66,17 @@ fn with_secret(image: &str, suffix: &str, version: &str) -> Value {
 }
 
 fn refused(answer: &Answer, says: &str) {
-    assert_eq!((answer.status, answer.code()), (400, "InvalidParameterValueInContainerTemplate"), "{}", answer.body);
+    assert_eq!(
+        (answer.status, answer.code()),
+        (400, "InvalidParameterValueInContainerTemplate"),
+        "{}",
+        answer.body
+    );
     let message = answer.body["error"]["message"].as_str().unwrap();
-    assert!(message.contains("Unable to get value using Managed identity") && message.contains(says), "{message}");
+    assert!(
+        message.contains("Unable to get value using Managed identity") && message.contains(says),
+        "{message}"
+    );
 }
 
 #[tokio::test]
@@ -146,7 +156,10 @@ async fn a_reference_that_cannot_be_read_is_refused_with_the_reason() {
     bench.switch(&version, false).await;
     refused(&put(with(&|_| ())).await, "disabled secret");
     bench.switch(&version, true).await;
-    assert_eq!(bench.send("DELETE", &format!("{}?api-version=2022-04-01", role_id()), None).await.status, 200);
+    assert_eq!(
+        bench.send("DELETE", &format!("{}?api-version=2022-04-01", role_id()), None).await.status,
+        200
+    );
     refused(&put(with(&|_| ())).await, "Forbidden");
     assert_eq!(bench.get(APP).await.status, 404);
 

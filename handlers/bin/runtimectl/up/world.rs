@@ -423,6 +423,9 @@ fn tell(log: &Log, happening: &Happening) {
     match happening {
         Happening::Output { replica, line, .. } => log.tell("INFO", replica, line),
         Happening::Ready { replica, .. } => log.tell("INFO", "replicas", &format!("{replica} is ready")),
+        Happening::Scaled { revision, from, to, .. } => {
+            log.tell("INFO", "replicas", &format!("{revision} goes from {from} to {to} replicas"));
+        }
         Happening::Exited { replica, reason, .. } => {
             log.tell("WARN", "replicas", &format!("{replica} exited: {reason}"));
         }

@@ -192,7 +192,10 @@ fn custom(rule: &Value, field: &str) -> Result<Rule, ArmError> {
         "azure-servicebus" => {
             let text = |name: &str| metadata[name].as_str().filter(|text| !text.is_empty());
             let Some(queue) = text("queueName") else {
-                return Err(invalid(&format!("{at}.queueName"), "the rule names the queue that it looks at."));
+                return Err(invalid(
+                    &format!("{at}.queueName"),
+                    "the rule names the queue that it looks at.",
+                ));
             };
             if text("namespace").is_none() && rule["auth"].as_array().is_none_or(Vec::is_empty) {
                 let problem = "the rule names the namespace, where no connection tells it.";
@@ -246,7 +249,10 @@ mod tests {
             (json!({ "http": {} }), "rules[0].name` is invalid: a rule needs a name"),
             (json!({ "name": "h" }), "exactly one of"),
             (json!({ "name": "h", "http": { "metadata": { "concurrentRequests": 20 } } }), "as a text"),
-            (json!({ "name": "t", "tcp": {} }), "rules[0].tcp` is invalid: this stand-in does not measure that"),
+            (
+                json!({ "name": "t", "tcp": {} }),
+                "rules[0].tcp` is invalid: this stand-in does not measure that",
+            ),
             (json!({ "name": "k", "custom": { "type": "kafka" } }), "does not measure `kafka`"),
             (
                 json!({ "name": "c", "custom": { "type": "cpu", "metadata": { "type": "AverageValue", "value": "1" } } }),

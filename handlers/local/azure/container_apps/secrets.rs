@@ -89,7 +89,9 @@ pub(super) fn value_of(secrets: Option<&Vec<Value>>, name: &str) -> Option<EnvVa
     let secret = secrets.into_iter().flatten().find(|secret| secret["name"].as_str() == Some(name))?;
     match Reference::of(secret) {
         Some(reference) => Some(EnvValue::Reference(reference)),
-        None => Some(EnvValue::Secret(SecretValue { value: secret["value"].as_str()?.to_owned(), version: None })),
+        None => {
+            Some(EnvValue::Secret(SecretValue { value: secret["value"].as_str()?.to_owned(), version: None }))
+        }
     }
 }
 
@@ -108,8 +110,7 @@ pub(in crate::local::azure) fn unseen(given: &Value, there: Option<&Value>) -> V
 pub(in crate::local::azure) fn identities(body: &Value) -> Vec<String> {
     let identity = &body["identity"];
     let assigned = identity["userAssignedIdentities"].as_object();
-    let mut found =
-        assigned.into_iter().flatten().map(|(id, _)| id.to_ascii_lowercase()).collect::<Vec<_>>();
+    let mut found = assigned.into_iter().flatten().map(|(id, _)| id.to_ascii_lowercase()).collect::<Vec<_>>();
     if identity["type"].as_str().is_some_and(|kind| kind.contains("SystemAssigned")) {
         found.push(SYSTEM.to_owned());
     }
@@ -144,7 +145,9 @@ pub(in crate::local::azure) fn may_read(
         return Ok(Ok(()));
     }
     let name = &vault.id.name;
-    Ok(Err(format!("Forbidden: it may not read the secrets of the vault `{name}` (role Key Vault Secrets User)")))
+    Ok(Err(format!(
+        "Forbidden: it may not read the secrets of the vault `{name}` (role Key Vault Secrets User)"
+    )))
 }
 
 /// Whether a principal has a role that reads, at the vault or at what the vault is in.
@@ -174,7 +177,11 @@ fn has_policy(vault: &Value, principal: Uuid) -> bool {
     policies.into_iter().flatten().any(|policy| {
         let is_theirs = policy["objectId"].as_str().is_some_and(|id| id.eq_ignore_ascii_case(&principal));
         let rights = policy["permissions"]["secrets"].as_array();
-        let reads = |right: &Value| right.as_str().is_some_and(|right| right.eq_ignore_ascii_case("get") || right.eq_ignore_ascii_case("all"));
+        let reads = |right: &Value| {
+            right
+                .as_str()
+                .is_some_and(|right| right.eq_ignore_ascii_case("get") || right.eq_ignore_ascii_case("all"))
+        };
         is_theirs && rights.into_iter().flatten().any(reads)
     })
 }

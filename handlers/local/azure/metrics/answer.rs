@@ -43,7 +43,8 @@ pub(in crate::local::azure) async fn answer(
         None => {
             let region = parameters.get("region").map(|region| plain(region)).unwrap_or_default();
             if region.is_empty() {
-                let message = "The query parameter `region` is missing: metrics of many resources are of one region.";
+                let message =
+                    "The query parameter `region` is missing: metrics of many resources are of one region.";
                 return Err(ArmError::bad_request("BadRequest", message));
             }
             (apps_in(shared, scope, &region, query.filter.names(RESOURCE)).await?, region)
@@ -94,7 +95,8 @@ async fn apps_in(
             let within = format!("{}/", scope.to_ascii_lowercase());
             for id in named.iter().filter_map(|id| address::resource(id)) {
                 let app = records::load(connection, &id.key())?;
-                let app = app.filter(|app| app.id.spec.name == types::APP && app.id.key().starts_with(&within));
+                let app =
+                    app.filter(|app| app.id.spec.name == types::APP && app.id.key().starts_with(&within));
                 found.extend(app.filter(is_there).map(|app| app.id));
             }
             return Ok::<_, ArmError>(found);
@@ -132,7 +134,10 @@ fn series(metrics: &Metrics, query: &Query, metric: Metric, apps: &[ResourceId])
             (_, true) => {
                 let mut of_app = pairs
                     .iter()
-                    .map(|pair| Steps::of(metrics, query, metric, std::slice::from_ref(pair)).with(labels(Some(&pair.1))))
+                    .map(|pair| {
+                        Steps::of(metrics, query, metric, std::slice::from_ref(pair))
+                            .with(labels(Some(&pair.1)))
+                    })
                     .collect::<Vec<_>>();
                 of_app.sort_by(|one, other| other.sum.total_cmp(&one.sum));
                 found.extend(of_app.into_iter().take(query.top).map(|steps| steps.shown));

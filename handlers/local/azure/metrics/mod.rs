@@ -18,7 +18,8 @@ use super::replicas::Sample;
 pub(super) use answer::answer;
 
 /// The versions of the API that are served.
-pub(super) const API_VERSIONS: [&str; 5] = ["2018-01-01", "2019-07-01", "2021-05-01", "2023-10-01", "2024-02-01"];
+pub(super) const API_VERSIONS: [&str; 5] =
+    ["2018-01-01", "2019-07-01", "2021-05-01", "2023-10-01", "2024-02-01"];
 /// Minutes for which samples are kept.
 const MINUTES_KEPT: i64 = 90;
 
@@ -59,7 +60,9 @@ impl Metric {
     fn words(self) -> (&'static str, &'static str, &'static str, &'static str) {
         match self {
             Self::Requests => ("Requests", "Requests", "Count", "Requests processed"),
-            Self::Replicas => ("Replicas", "Replica Count", "Count", "Number of replicas of the container app"),
+            Self::Replicas => {
+                ("Replicas", "Replica Count", "Count", "Number of replicas of the container app")
+            }
             Self::RestartCount => {
                 ("RestartCount", "Replica Restart Count", "Count", "Restarts of the container app's replicas")
             }
@@ -67,9 +70,12 @@ impl Metric {
                 ("UsageNanoCores", "CPU Usage", "NanoCores", "Processor used, in billionths of a core")
             }
             Self::WorkingSetBytes => ("WorkingSetBytes", "Memory Working Set Bytes", "Bytes", "Memory used"),
-            Self::CpuPercentage => {
-                ("CpuPercentage", "CPU Usage Percentage", "Percent", "Share of the processor limit that is used")
-            }
+            Self::CpuPercentage => (
+                "CpuPercentage",
+                "CPU Usage Percentage",
+                "Percent",
+                "Share of the processor limit that is used",
+            ),
             Self::MemoryPercentage => {
                 ("MemoryPercentage", "Memory Percentage", "Percent", "Share of the memory limit that is used")
             }

@@ -72,8 +72,11 @@ impl Query {
         now: Timestamp,
     ) -> Result<Self, ArmError> {
         let given = |name: &str| parameters.get(name).map(String::as_str).filter(|text| !text.is_empty());
-        if let Some(namespace) = given("metricnamespace").filter(|name| !name.eq_ignore_ascii_case(NAMESPACE)) {
-            return Err(refused(format!("There are no metrics of the namespace `{namespace}`: it is {NAMESPACE}.")));
+        if let Some(namespace) = given("metricnamespace").filter(|name| !name.eq_ignore_ascii_case(NAMESPACE))
+        {
+            return Err(refused(format!(
+                "There are no metrics of the namespace `{namespace}`: it is {NAMESPACE}."
+            )));
         }
         let interval = match given("interval") {
             None => INTERVALS[0],
@@ -93,7 +96,8 @@ impl Query {
             return Err(refused("The timespan ends before it begins."));
         }
         if (until - from) / interval.1 > STEPS_MAX {
-            let message = format!("The timespan has more than {STEPS_MAX} steps of {}: ask for less.", interval.0);
+            let message =
+                format!("The timespan has more than {STEPS_MAX} steps of {}: ask for less.", interval.0);
             return Err(refused(message));
         }
         let metrics = metrics(given("metricnames"))?;
@@ -117,7 +121,9 @@ impl Query {
 
 fn timespan(given: Option<&str>, now: Timestamp) -> Result<(Timestamp, Timestamp), ArmError> {
     let wrong = |text: &str| {
-        refused(format!("The timespan `{text}` is neither `start/end`, both in ISO 8601, nor a duration, e.g. PT1H."))
+        refused(format!(
+            "The timespan `{text}` is neither `start/end`, both in ISO 8601, nor a duration, e.g. PT1H."
+        ))
     };
     let Some(text) = given else { return Ok((now - SignedDuration::from_hours(1), now)) };
     match text.split_once('/') {
@@ -134,7 +140,8 @@ fn timespan(given: Option<&str>, now: Timestamp) -> Result<(Timestamp, Timestamp
 
 fn metrics(names: Option<&str>) -> Result<Vec<Metric>, ArmError> {
     let Some(names) = names else { return Ok(vec![Metric::ALL[0]]) };
-    let known = |name: &str| Metric::ALL.into_iter().find(|metric| metric.words().0.eq_ignore_ascii_case(name));
+    let known =
+        |name: &str| Metric::ALL.into_iter().find(|metric| metric.words().0.eq_ignore_ascii_case(name));
     let found = |name: &str| {
         known(name).ok_or_else(|| {
             let valid = Metric::ALL.map(|metric| metric.words().0).join(",");
@@ -163,14 +170,16 @@ fn aggregation(name: &str) -> Result<Aggregation, ArmError> {
 /// Reads `Dimension eq 'value'`, joined by `and` and `or`. Values of one dimension are alternatives,
 /// and all dimensions must fit; which is all that Azure Monitor takes, too.
 fn filter(text: &str, dimensions: &[&str]) -> Result<Filter, ArmError> {
-    let wrong = || refused(format!("The filter `{text}` cannot be read: it takes e.g. `revisionName eq '*'`."));
+    let wrong =
+        || refused(format!("The filter `{text}` cannot be read: it takes e.g. `revisionName eq '*'`."));
     let mut filter = Filter::default();
     let mut rest = text;
     loop {
         rest = rest.trim_start_matches([' ', '(']);
         let (name, tail) = rest.split_once(' ').ok_or_else(wrong)?;
         let quoted = tail.trim_start().strip_prefix("eq").ok_or_else(wrong)?.trim_start();
-        let (value, tail) = quoted.strip_prefix('\'').and_then(|text| text.split_once('\'')).ok_or_else(wrong)?;
+        let (value, tail) =
+            quoted.strip_prefix('\'').and_then(|text| text.split_once('\'')).ok_or_else(wrong)?;
         let name = name.to_ascii_lowercase();
         if !dimensions.contains(&name.as_str()) {
             let known = dimensions.join(", ");
@@ -184,9 +193,9 @@ fn filter(text: &str, dimensions: &[&str]) -> Result<Filter, ArmError> {
         if tail.is_empty() {
             return Ok(filter);
         }
-        let joined = ["and ", "or "].into_iter().find(|word| {
-            tail.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
-        });
+        let joined = ["and ", "or "]
+            .into_iter()
+            .find(|word| tail.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word)));
         rest = &tail[joined.ok_or_else(wrong)?.len()..];
     }
 }
@@ -214,7 +223,10 @@ mod tests {
         let text = "(Microsoft.ResourceId eq '/A' or Microsoft.ResourceId eq '/b') and revisionName eq '*'";
         let filter = read(&[("$filter", text)]).unwrap().filter;
         let lets = ["/a", "/b", "/c"].map(|id| filter.lets(RESOURCE, id));
-        assert_eq!((lets, filter.lets(REVISION, "x"), filter.splits(REVISION)), ([true, true, false], true, true));
+        assert_eq!(
+            (lets, filter.lets(REVISION, "x"), filter.splits(REVISION)),
+            ([true, true, false], true, true)
+        );
         assert_eq!(filter.names(RESOURCE), Some(vec!["/A".to_owned(), "/b".to_owned()]));
         assert_eq!(filter.names(REVISION), None);
     }

@@ -70,9 +70,7 @@ pub(super) fn keep(
         .execute(params![repository, manifest.digest, manifest.text, stand_in])?;
     if kept > 0 {
         connection
-            .prepare_cached(
-                "DELETE FROM manifests WHERE rowid <= (SELECT max(rowid) FROM manifests) - ?1",
-            )?
+            .prepare_cached("DELETE FROM manifests WHERE rowid <= (SELECT max(rowid) FROM manifests) - ?1")?
             .execute([MANIFESTS_MAX])?;
     }
     Ok(())
@@ -90,7 +88,10 @@ pub(super) fn find(
 }
 
 /// What stands in for a container of an image that is named by a digest which was given out here.
-pub(in crate::local::azure) fn pulled(connection: &Connection, image: &str) -> Result<Option<StandIn>, ArmError> {
+pub(in crate::local::azure) fn pulled(
+    connection: &Connection,
+    image: &str,
+) -> Result<Option<StandIn>, ArmError> {
     let Some((named, digest)) = image.split_once('@') else { return Ok(None) };
     // A tag beside a digest says nothing; a port is before a slash.
     let repository = match named.rsplit_once(':') {
@@ -116,7 +117,8 @@ pub(in crate::local::azure) fn staged(connection: &Connection) -> Result<Vec<Sta
     let mut found = Vec::new();
     for row in rows {
         let (pattern, stand_in) = row?;
-        let stand_in = serde_json::from_str(&stand_in).map_err(|error| ArmError::internal(error.to_string()))?;
+        let stand_in =
+            serde_json::from_str(&stand_in).map_err(|error| ArmError::internal(error.to_string()))?;
         found.push(Staged { pattern, stand_in });
     }
     Ok(found)

@@ -144,7 +144,9 @@ fn host_of(uri: &Uri, headers: &HeaderMap) -> String {
 fn is_name(name: &str) -> bool {
     let part = |part: &str| {
         !part.is_empty()
-            && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte))
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte))
     };
     name.len() <= NAME_BYTES_MAX && name.split('/').all(part)
 }
@@ -190,8 +192,12 @@ impl Registry<'_> {
         let scope = name.map(|name| format!(",scope=\"repository:{name}:pull\"")).unwrap_or_default();
         let message = "authentication required, visit https://aka.ms/acr/authorization for more information.";
         Refusal {
-            detail: name.map(|name| json!([{ "Type": "repository", "Name": name, "Action": "pull" }])).unwrap_or_default(),
-            challenge: Some(format!("Bearer realm=\"https://{host}/oauth2/token\",service=\"{host}\"{scope}")),
+            detail: name
+                .map(|name| json!([{ "Type": "repository", "Name": name, "Action": "pull" }]))
+                .unwrap_or_default(),
+            challenge: Some(format!(
+                "Bearer realm=\"https://{host}/oauth2/token\",service=\"{host}\"{scope}"
+            )),
             ..Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message)
         }
     }
@@ -263,7 +269,8 @@ impl Registry<'_> {
     fn access(&self, form: &HashMap<String, String>) -> Result<Response, Refusal> {
         let scope = self.given(form, "scope")?;
         let name = scope.strip_prefix("repository:").and_then(|rest| rest.rsplit_once(':'));
-        let name = name.filter(|(name, actions)| is_name(name) && actions.split(',').any(|action| action == "pull"));
+        let name =
+            name.filter(|(name, actions)| is_name(name) && actions.split(',').any(|action| action == "pull"));
         let Some((name, _)) = name else {
             let message = format!("the scope `{scope}` is not one repository to pull: repository:NAME:pull");
             return Err(Refusal::new(StatusCode::BAD_REQUEST, "UNSUPPORTED", message));
@@ -295,7 +302,8 @@ impl Registry<'_> {
         };
         let found = if reference.contains(':') {
             let digest = reference.to_owned();
-            let find = move |connection: &rusqlite::Connection| manifests::find(connection, &repository, &digest);
+            let find =
+                move |connection: &rusqlite::Connection| manifests::find(connection, &repository, &digest);
             let found = self.shared.database.read(find).await.map_err(internal)?;
             found.map(|(manifest, _)| (reference.to_owned(), manifest))
         } else {
@@ -327,9 +335,10 @@ impl Registry<'_> {
 
 /// Whether a caller takes manifests of our kind; one that does not say takes what there is.
 fn takes_our_manifests(headers: &HeaderMap) -> bool {
-    let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
+    let mut accepted =
+        headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
     accepted.peek().is_none()
-        || accepted
-            .flat_map(|value| value.split(','))
-            .any(|kind| matches!(kind.split(';').next().unwrap_or_default().trim(), MEDIA_TYPE | "*/*" | "application/*"))
+        || accepted.flat_map(|value| value.split(',')).any(|kind| {
+            matches!(kind.split(';').next().unwrap_or_default().trim(), MEDIA_TYPE | "*/*" | "application/*")
+        })
 }

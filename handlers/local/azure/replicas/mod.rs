@@ -128,6 +128,13 @@ pub enum Happening {
         revision: String,
         replica: String,
     },
+    /// The autoscaler wants another number of replicas.
+    Scaled {
+        app: String,
+        revision: String,
+        from: u32,
+        to: u32,
+    },
     /// It exited, and why; it is started again after a pause.
     Exited {
         app: String,
@@ -222,12 +229,15 @@ impl Fleet {
     ) -> (Self, mpsc::Receiver<Notice>) {
         let (notices, heard) = mpsc::channel(NOTICES_MAX);
         let surroundings = Arc::new(Surroundings { sink, restart_pause, notices });
-        (Self {
-            surroundings,
-            images: RwLock::new(Arc::new(images)),
-            runs: Mutex::default(),
-            ending: Mutex::default(),
-        }, heard)
+        (
+            Self {
+                surroundings,
+                images: RwLock::new(Arc::new(images)),
+                runs: Mutex::default(),
+                ending: Mutex::default(),
+            },
+            heard,
+        )
     }
 
     /// What stands in for containers.

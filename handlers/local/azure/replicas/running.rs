@@ -143,7 +143,13 @@ impl Replica {
         let (stop, stopped) = watch::channel(false);
         let (kill, killed) = mpsc::channel(1);
         let context = Context { app, spec, replica: name, surroundings, status: status.clone() };
-        Self { status, stop, kill, flights: Arc::default(), task: tokio::spawn(live(context, stopped, killed)) }
+        Self {
+            status,
+            stop,
+            kill,
+            flights: Arc::default(),
+            task: tokio::spawn(live(context, stopped, killed)),
+        }
     }
 
     pub(super) fn status(&self) -> MutexGuard<'_, Status> {

@@ -1,16 +1,12 @@
 //! The look at all revisions, once a second: what they use and what goes through them, and how many
 //! replicas each is to have from that.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 
 use super::{
-    Fleet, Groups, Replica, Run, Surroundings,
+    Fleet, Groups, Happening, Replica, Run, Surroundings,
     autoscaler::{self, Seen},
     fill,
     load::Looked,
@@ -150,6 +146,14 @@ impl Run {
         let idle = (asked_for == 0 && !coming_up).then(|| at.duration_since(self.asked));
         let most = super::REPLICAS_PER_REVISION_MAX;
         self.wanted = self.history.decide(&self.spec.scale, most, current, asked_for, idle, at);
+        if self.wanted != current && self.spec.broken.is_none() {
+            (surroundings.sink)(Happening::Scaled {
+                app: self.spec.app.clone(),
+                revision: self.spec.revision.clone(),
+                from: current,
+                to: self.wanted,
+            });
+        }
         fill(self, app, surroundings, now);
         // What is not ready yet goes first, and of the ready ones the youngest.
         self.replicas.sort_by_key(|replica| !replica.view().ready);
