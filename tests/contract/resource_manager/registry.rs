@@ -104,6 +104,9 @@ async fn a_registry_of_azure_exchanges_tokens_and_tells_a_digest() {
     assert_eq!(got.header("content-type"), "application/vnd.oci.image.manifest.v1+json");
     assert_eq!(got.body["mediaType"], json!("application/vnd.oci.image.manifest.v1+json"));
     assert_eq!(bench.ask_for("GET", &digest).await.body, got.body);
+    // As clients may write it.
+    assert_eq!(bench.ask_for("GET", &digest.replace(':', "%3A")).await.body, got.body);
+    assert_eq!(bench.ask_for("GET", "no%20tag").await.code(), "MANIFEST_UNKNOWN");
     assert_ne!(bench.digest("1.4.2").await, digest);
 }
 

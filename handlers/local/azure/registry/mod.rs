@@ -18,6 +18,8 @@ use axum::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::{
@@ -25,6 +27,7 @@ use super::{
     faults::{self, When},
     images::{Behaviour, StandIn},
 };
+use crate::local::identity::{TOKEN_SECONDS, TokenRefused};
 pub(super) use manifests::{Staged, pulled, stage, staged};
 
 /// The audience of Microsoft Entra's tokens for registries; Resource Manager's is taken, too.
@@ -102,7 +105,8 @@ async fn serve(State(shared): State<Arc<Shared>>, request: Request) -> Response 
 async fn answer(shared: &Shared, request: Request) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
     let registry = Registry { shared, host: host_of(&parts.uri, &parts.headers) };
-    let path = parts.uri.path();
+    let path = percent_decode_str(parts.uri.path()).decode_utf8_lossy().into_owned();
+    let path = path.as_str();
     match (&parts.method, path) {
         (&Method::POST, "/oauth2/exchange") => registry.exchange(&form(body).await?),
         (&Method::POST, "/oauth2/token") => registry.renew(&form(body).await?),
@@ -151,6 +155,14 @@ fn is_name(name: &str) -> bool {
     name.len() <= NAME_BYTES_MAX && name.split('/').all(part)
 }
 
+/// Whether it is a tag or a digest.
+fn is_reference(reference: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let tag = reference.strip_prefix("sha256:").unwrap_or(reference);
+    let begins_well = tag.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '_');
+    begins_well && reference.len() <= REFERENCE_BYTES_MAX && tag.bytes().all(plain)
+}
+
 fn pairs(text: &[u8]) -> HashMap<String, String> {
     url::form_urlencoded::parse(text).into_owned().collect()
 }
@@ -187,6 +199,24 @@ impl Registry<'_> {
         format!("registry-access:{}:{name}", self.host)
     }
 
+    /// A token of ours. Clients read in it when it ends, so it looks like one of theirs: a header, what
+    /// it says, and a signature, which is all that is checked.
+    fn issue(&self, audience: &str) -> String {
+        let encode = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
+        let header = json!({ "alg": "HS256", "typ": "JWT" }).to_string();
+        let says =
+            json!({ "aud": self.host, "iss": "Azure Container Registry", "exp": self.now() + TOKEN_SECONDS });
+        let signature = self.shared.tokens.issue(audience, self.now());
+        [header, says.to_string(), signature].map(|part| encode(&part)).join(".")
+    }
+
+    fn check(&self, token: &str, audience: &str) -> Result<(), TokenRefused> {
+        let signature = token.rsplit('.').next().unwrap_or_default();
+        let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).map_err(|_| TokenRefused::Foreign)?;
+        let signature = String::from_utf8(signature).map_err(|_| TokenRefused::Foreign)?;
+        self.shared.tokens.check(Some(&format!("Bearer {signature}")), audience, self.now())
+    }
+
     fn challenge(&self, name: Option<&str>) -> Refusal {
         let host = &self.host;
         let scope = name.map(|name| format!(",scope=\"repository:{name}:pull\"")).unwrap_or_default();
@@ -204,7 +234,8 @@ impl Registry<'_> {
 
     fn let_in(&self, headers: &HeaderMap, name: &str) -> Result<(), Refusal> {
         let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let checked = self.shared.tokens.check(authorization, &self.access_audience(name), self.now());
+        let token = authorization.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+        let checked = self.check(token, &self.access_audience(name));
         checked.map_err(|_| self.challenge(Some(name)))
     }
 
@@ -242,15 +273,15 @@ impl Registry<'_> {
             let message = format!("the access token is not taken: {refused}");
             return Err(Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message));
         }
-        let token = self.shared.tokens.issue(&self.refresh_audience(), self.now());
+        let token = self.issue(&self.refresh_audience());
         Ok(Json(json!({ "refresh_token": token })).into_response())
     }
 
     /// A refresh token against one that opens a repository.
     fn renew(&self, form: &HashMap<String, String>) -> Result<Response, Refusal> {
         self.is_for_us(form, Some("refresh_token"))?;
-        let bearer = format!("Bearer {}", self.given(form, "refresh_token")?);
-        if let Err(refused) = self.shared.tokens.check(Some(&bearer), &self.refresh_audience(), self.now()) {
+        let token = self.given(form, "refresh_token")?;
+        if let Err(refused) = self.check(token, &self.refresh_audience()) {
             let message = format!("the refresh token is not taken: {refused}");
             return Err(Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message));
         }
@@ -275,7 +306,7 @@ impl Registry<'_> {
             let message = format!("the scope `{scope}` is not one repository to pull: repository:NAME:pull");
             return Err(Refusal::new(StatusCode::BAD_REQUEST, "UNSUPPORTED", message));
         };
-        let token = self.shared.tokens.issue(&self.access_audience(name), self.now());
+        let token = self.issue(&self.access_audience(name));
         // Azure names it by one word, the distribution protocol by the other.
         let member = if self.is_azures() { "access_token" } else { "token" };
         Ok(Json(json!({ member: token })).into_response())
@@ -288,7 +319,7 @@ impl Registry<'_> {
         name: &str,
         reference: &str,
     ) -> Result<Response, Refusal> {
-        if reference.is_empty() || reference.len() > REFERENCE_BYTES_MAX {
+        if !is_reference(reference) {
             return Err(Refusal::unknown(reference, name));
         }
         if !takes_our_manifests(headers) {
