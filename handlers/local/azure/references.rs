@@ -1,6 +1,9 @@
 //! Reads the secrets that apps refer to, each with the identity that its reference names, as Container
 //! Apps does: when a write brings a new reference, and when a revision is to be started. A value goes
 //! to the container's variables, and is nowhere else.
+//!
+//! Absent on purpose: reading a reference without a version again every half an hour, and starting
+//! what refers to it anew.
 
 use serde_json::Value;
 use url::Url;

@@ -1,7 +1,7 @@
 //! Azure Monitor's metrics of container apps, measured for real: what came through the ingress, what
 //! replicas use, how many there are.
 //!
-//! Samples are gathered by the minute, in memory, for as long as [`MINUTES_KEPT`]; after a restart
+//! Samples are gathered by the minute, in memory, for up to [`MINUTES_KEPT`]; after a restart
 //! there are none from before.
 
 mod answer;
@@ -20,8 +20,11 @@ pub(super) use answer::answer;
 /// The versions of the API that are served.
 pub(super) const API_VERSIONS: [&str; 5] =
     ["2018-01-01", "2019-07-01", "2021-05-01", "2023-10-01", "2024-02-01"];
-/// Minutes for which samples are kept.
+/// Minutes for which samples are kept, and how many revisions can have so many; where there are more,
+/// each has fewer, so that all together never take more memory, down to the least.
 const MINUTES_KEPT: i64 = 90;
+const SERIES_FULL: i64 = 2_000;
+const MINUTES_KEPT_MIN: i64 = 10;
 
 /// A metric that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,8 +189,9 @@ impl Metrics {
                 }
             }
         }
+        let kept = minutes_kept(series.len());
         series.retain(|_, minutes| {
-            while minutes.front().is_some_and(|first| first.at <= at - MINUTES_KEPT || first.at > at) {
+            while minutes.front().is_some_and(|first| first.at <= at - kept || first.at > at) {
                 minutes.pop_front();
             }
             !minutes.is_empty()
@@ -229,6 +233,12 @@ impl Metrics {
     }
 }
 
+/// For how many minutes samples of so many revisions are kept.
+fn minutes_kept(revisions: usize) -> i64 {
+    let revisions = i64::try_from(revisions).unwrap_or(i64::MAX).max(1);
+    (MINUTES_KEPT * SERIES_FULL / revisions).clamp(MINUTES_KEPT_MIN, MINUTES_KEPT)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,5 +270,10 @@ mod tests {
         assert_eq!(metrics.revisions("/a"), ["a--1"]);
         metrics.record(at(60 * (MINUTES_KEPT + 2)), &[]);
         assert_eq!(metrics.revisions("/a"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_more_revisions_the_less_is_kept_of_each() {
+        assert_eq!([0, 1, 2_000, 9_000, 1_000_000].map(minutes_kept), [90, 90, 90, 20, 10]);
     }
 }
