@@ -12,6 +12,7 @@ use runtime_platform::{
     ports::{
         compute::{Compute, Observed, RevisionSpec, Step, WorkloadRef},
         infrastructure::{Advance, Infrastructure, PlannedChange, Progress, Resource},
+        registry::{ImageReference, Registry},
     },
 };
 use serde_json::Value;
@@ -130,5 +131,13 @@ impl<P: Infrastructure> Infrastructure for Refusing<P> {
     ) -> Result<Advance, Fault> {
         self.script.meets("advance")?;
         self.inner.advance(desired, plan, progress).await
+    }
+}
+
+#[async_trait]
+impl<P: Registry> Registry for Refusing<P> {
+    async fn resolve(&self, image: &ImageReference) -> Result<String, Fault> {
+        self.script.meets("resolve")?;
+        self.inner.resolve(image).await
     }
 }

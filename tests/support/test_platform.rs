@@ -40,7 +40,7 @@ use serde_json::Value;
 use super::{
     broker::{self, Broker, Held},
     builders::{Order, PROJECT, TENANT},
-    fakes::{compute::FakeCompute, infrastructure::FakeInfrastructure, probe::FakeProbe, vault::FakeVault},
+    fakes::{compute::FakeCompute, infrastructure::FakeInfrastructure, probe::FakeProbe, registry::FakeRegistry, vault::FakeVault},
     faulty::{FaultyBus, FaultyStore, Trouble},
     fixed_clock::FixedClock,
     memory_store::MemoryStore,
@@ -74,6 +74,7 @@ pub struct TestPlatform {
     pub compute: FakeCompute,
     pub infrastructure: FakeInfrastructure,
     pub vault: FakeVault,
+    pub registry: FakeRegistry,
     /// Bad answers of compute and infrastructure.
     pub script: Script,
     pub platform: Platform,
@@ -118,7 +119,8 @@ impl TestPlatform {
         let (trouble, script) = (Trouble::default(), Script::default());
         let store = FaultyStore::new(store, trouble.clone());
         let broker = Broker::new(clock.clone());
-        let compute = FakeCompute::new(clock.clone(), trouble.clone());
+        let registry = FakeRegistry::new(trouble.clone());
+        let compute = FakeCompute::new(clock.clone(), trouble.clone()).over(registry.clone());
         compute.finish_after(1);
         let infrastructure = FakeInfrastructure::new(trouble.clone());
         let vault = FakeVault::new(clock.clone(), trouble.clone());
@@ -131,6 +133,7 @@ impl TestPlatform {
             // Not to be reached is an answer of the workload, not a fault of ours: probes are not troubled.
             probe: Arc::new(FakeProbe::new(clock.clone(), compute.clone(), Trouble::default())),
             vault: Arc::new(vault.clone()),
+            registry: Arc::new(Refusing { inner: registry.clone(), script: script.clone() }),
             wire_format: WireFormat::MassTransit,
             namespace: "test.servicebus.windows.net".into(),
             subscription_id: "00000000-0000-0000-0000-00000000c105".into(),
@@ -145,6 +148,7 @@ impl TestPlatform {
             compute,
             infrastructure,
             vault,
+            registry,
             script,
             platform,
             memory,
@@ -365,7 +369,8 @@ impl TestPlatform {
         let world = self.compute.world();
         let revisions = world.values().flat_map(|observed| observed.revisions.values());
         let told = revisions.filter(|revision| revision.traffic > 0).map(|revision| {
-            format!("{}={}", revision.image.rsplit(':').next().unwrap_or_default(), revision.traffic)
+            let image = self.registry.named(&revision.image);
+            format!("{}={}", image.rsplit(':').next().unwrap_or_default(), revision.traffic)
         });
         told.collect()
     }

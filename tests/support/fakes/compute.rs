@@ -18,6 +18,7 @@ use runtime_platform::{
 };
 use serde_json::{Value, json};
 
+use super::registry::FakeRegistry;
 use crate::support::{faulty::Trouble, fixed_clock::FixedClock};
 
 /// How long a call that is not finished asks to wait.
@@ -47,6 +48,8 @@ pub enum Behaviour {
 pub struct FakeCompute {
     clock: FixedClock,
     trouble: Trouble,
+    /// Where images come from, and by which tags they go.
+    registry: Option<FakeRegistry>,
     state: Arc<Mutex<State>>,
 }
 
@@ -76,6 +79,8 @@ struct Workload {
 
 struct Made {
     spec: RevisionSpec,
+    /// The tag of its image.
+    tagged: String,
     at: Timestamp,
     active: bool,
     provisioned: bool,
@@ -94,7 +99,13 @@ struct Started {
 
 impl FakeCompute {
     pub fn new(clock: FixedClock, trouble: Trouble) -> Self {
-        Self { clock, trouble, state: Arc::default() }
+        Self { clock, trouble, registry: None, state: Arc::default() }
+    }
+
+    /// Tells of images by the tags that they were asked for by.
+    #[must_use]
+    pub fn over(self, registry: FakeRegistry) -> Self {
+        Self { registry: Some(registry), ..self }
     }
 
     /// Calls that start from now on are finished after this many looks.
@@ -102,7 +113,8 @@ impl FakeCompute {
         self.state().looks = looks;
     }
 
-    /// What becomes of an image; [`Behaviour::Good`] where nothing is said.
+    /// What becomes of an image, by its digest or else by its tag; [`Behaviour::Good`] where nothing is
+    /// said.
     pub fn image(&self, image: &str, behaviour: Behaviour) {
         self.state().images.insert(image.to_owned(), behaviour);
     }
@@ -205,15 +217,20 @@ fn state_of(made: &Made, behaviour: Behaviour, now: Timestamp) -> RevisionState 
 }
 
 impl State {
-    fn behaviour(&self, spec: &RevisionSpec) -> Behaviour {
+    fn behaviour(&self, made: &Made) -> Behaviour {
+        let spec = &made.spec;
         let configured =
             spec.configuration.as_ref().and_then(|entry| self.configurations.get(&entry.version));
-        configured.or(self.images.get(&spec.image)).copied().unwrap_or(Behaviour::Good)
+        configured
+            .or(self.images.get(&spec.image))
+            .or(self.images.get(&made.tagged))
+            .copied()
+            .unwrap_or(Behaviour::Good)
     }
 
     fn revision(&self, name: &str) -> Option<(&Made, Behaviour)> {
         let made = self.workloads.values().find_map(|workload| workload.revisions.get(name))?;
-        Some((made, self.behaviour(&made.spec)))
+        Some((made, self.behaviour(made)))
     }
 
     /// The revision that a request to `name` reaches. A workload spreads a hundred requests exactly
@@ -232,7 +249,7 @@ impl State {
     fn observe(&self, name: &str, now: Timestamp) -> Option<Observed> {
         let workload = self.workloads.get(name)?;
         let revisions = workload.revisions.iter().map(|(name, made)| {
-            let behaviour = self.behaviour(&made.spec);
+            let behaviour = self.behaviour(made);
             let state = state_of(made, behaviour, now);
             let replicas = if made.active { made.spec.min_replicas.max(1) } else { 0 };
             let lived = now.duration_since(made.at).unsigned_abs().as_secs();
@@ -264,7 +281,7 @@ impl State {
         &mut self,
         workload: &str,
         revision: String,
-        spec: &RevisionSpec,
+        (spec, tagged): (&RevisionSpec, String),
         now: Timestamp,
     ) -> Result<Step, Fault> {
         let change = Change::Stage { workload: workload.to_owned(), revision: revision.clone() };
@@ -279,9 +296,9 @@ impl State {
         if there.revisions.is_empty() {
             there.traffic = BTreeMap::from([(revision.clone(), 100)]);
         }
-        let made = Made { spec: spec.clone(), at: now, active: true, provisioned: false };
+        self.effects.push(format!("stage {revision} {tagged}"));
+        let made = Made { spec: spec.clone(), tagged, at: now, active: true, provisioned: false };
         there.revisions.insert(revision.clone(), made);
-        self.effects.push(format!("stage {revision} {}", spec.image));
         Ok(self.start(change))
     }
 
@@ -400,7 +417,9 @@ impl Compute for FakeCompute {
     async fn stage(&self, workload: &WorkloadRef, revision: &RevisionSpec) -> Result<Step, Fault> {
         let name = self.revision_name(workload, &revision.suffix);
         let now = self.clock.now();
-        self.call("compute.stage", |state| state.stage(&workload.name, name, revision, now)).await
+        let image = &revision.image;
+        let tagged = self.registry.as_ref().map_or_else(|| image.clone(), |registry| registry.named(image));
+        self.call("compute.stage", |state| state.stage(&workload.name, name, (revision, tagged), now)).await
     }
 
     async fn resume(&self, token: &Value) -> Result<Step, Fault> {
