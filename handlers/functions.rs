@@ -25,6 +25,7 @@ use crate::{
         secret_binding_service::bind_secret::BindSecret,
         tenant_runtime_isolation_service::{bind_tenant::BindTenant, tenant_view},
     },
+    sweeps,
 };
 
 /// The setting that names the Service Bus connection.
@@ -51,6 +52,9 @@ pub fn all() -> Vec<Function> {
         }),
         queue("BindTenantView", tenant_view::QUEUE, |platform, message| {
             Box::pin(async move { tenant_view::write(&platform, &message).await })
+        }),
+        queue("Sweep", sweeps::QUEUE, |platform, message| {
+            Box::pin(async move { sweeps::one(&platform, &message).await })
         }),
         queue("DeadLetters", delivery::DEAD_LETTERS, |platform, message| {
             Box::pin(async move { admin::dead_letters::file(&platform, &message).await })

@@ -128,6 +128,9 @@ pub struct OutboxEvent {
     /// Counts the aggregate's events from 1.
     pub sequence: u64,
     pub traceparent: Option<String>,
+    /// Set on the events of which subscribers may want some kinds only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Change>,
     /// The canonical envelope, byte for byte.
     pub envelope: String,
     pub recorded_at: Timestamp,
@@ -147,6 +150,26 @@ impl State for OutboxEvent {
 
     fn ttl_seconds(&self) -> Option<u32> {
         self.sent_at.map(|_| SENT_EVENT_SECONDS)
+    }
+}
+
+/// What the property `cs-change` says of an event: rules of subscriptions ask for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Change {
+    /// It tells something new.
+    Transition,
+    /// It tells that nothing changed.
+    Heartbeat,
+}
+
+impl Change {
+    /// The word as the property carries it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Transition => "transition",
+            Self::Heartbeat => "heartbeat",
+        }
     }
 }
 
@@ -272,6 +295,23 @@ impl Commit {
     /// [`Fault::Rejected`] with code `TooLarge` when the event is larger than the broker takes: found
     /// out here, so that one large message never blocks what is behind it.
     pub fn event(&mut self, lineage: &Lineage, new: NewEvent) -> Result<(), Fault> {
+        self.record(lineage, new, None)
+    }
+
+    /// Records an event that says of itself whether it tells something new.
+    ///
+    /// # Errors
+    /// As [`Self::event`].
+    pub fn event_with_change(
+        &mut self,
+        lineage: &Lineage,
+        new: NewEvent,
+        change: Change,
+    ) -> Result<(), Fault> {
+        self.record(lineage, new, Some(change))
+    }
+
+    fn record(&mut self, lineage: &Lineage, new: NewEvent, change: Option<Change>) -> Result<(), Fault> {
         let envelope = Envelope {
             event_id: new.id.clone(),
             event_type: new.event.event_type().to_owned(),
@@ -318,6 +358,7 @@ impl Commit {
             aggregate: new.aggregate,
             sequence: new.sequence,
             traceparent: lineage.traceparent.clone(),
+            change,
             envelope: text,
             recorded_at: self.now,
             sent_at: None,

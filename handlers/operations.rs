@@ -175,6 +175,8 @@ pub enum Then {
     Next,
     /// The next step after a while.
     Wait(Duration),
+    /// The next step after a while; the time does not count against the deadline.
+    Hold(Duration),
     /// The same step after a while; the attempt counts as failed.
     Again(Duration),
     Succeeded(String),
@@ -539,6 +541,10 @@ fn conclude(
         }
         Then::Next => wait(operation, &mut commit, now, None)?,
         Then::Wait(after) => wait(operation, &mut commit, now, Some(after))?,
+        Then::Hold(after) => {
+            operation.deadline += SignedDuration::try_from(after).unwrap_or(SignedDuration::ZERO);
+            wait(operation, &mut commit, now, Some(after))?;
+        }
         Then::Again(after) => {
             let attempt = operation.attempt;
             wait(operation, &mut commit, now, Some(after))?;

@@ -147,7 +147,7 @@ fn outgoing_event(platform: &Platform, event: &OutboxEvent) -> Result<Outgoing, 
         doing: format!("reading the event `{}`", event.event_id),
         source: error.into(),
     })?;
-    let published = masstransit::publish(
+    let mut published = masstransit::publish(
         &envelope,
         &event.schema_version,
         platform.wire_format,
@@ -156,6 +156,9 @@ fn outgoing_event(platform: &Platform, event: &OutboxEvent) -> Result<Outgoing, 
         &event.topic,
         &platform.namespace,
     );
+    if let Some(change) = event.change {
+        published.properties.insert("cs-change".to_owned(), change.as_str().to_owned());
+    }
     Ok(Outgoing {
         entity: event.topic.clone(),
         message_id: event.event_id.broker_message_id().to_string(),

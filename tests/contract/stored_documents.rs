@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, env, fs, path::PathBuf, sync::Arc};
 
 use runtime_platform::{
     admin::dead_letters::DeadLetter,
+    holds::{Hold, HoldScope},
     ledger::{Commit, InboxEntry, Ledger, OutboxEvent, OutboxMessage, State},
     operations::Operation,
     ports::store::{Document, Key, Partition, Store, Write},
@@ -18,9 +19,11 @@ use runtime_platform::{
         secret_binding_service::SecretBinding,
         tenant_runtime_isolation_service::RuntimeTenantBinding,
     },
+    sweeps::{self, SweepReport},
 };
 use serde_json::{Value, json};
 
+use crate::scenario::holds::hold;
 use crate::support::{
     builders::{bind, bind_secret, deploy, provision, publish_configuration},
     faulty::When,
@@ -41,6 +44,9 @@ async fn todays() -> Vec<Document> {
     platform.run(&deploy("deploy-1", "1.4.1")).await;
     platform.run(&bind_secret("bind-1", "db-password")).await;
     platform.run(&publish_configuration("publish-1", json!({ "LOG_LEVEL": "debug" }))).await;
+    hold(&platform, HoldScope::Environment, 5).await;
+    sweeps::start(&platform.platform, sweeps::Kind::Rotation).await.unwrap();
+    platform.run_until_quiet().await;
     let malformed =
         crate::support::builders::Order { body: Some(b"{".to_vec()), ..deploy("deploy-2", "1.4.2") };
     platform.run(&malformed).await;
@@ -150,5 +156,7 @@ corpus!(
     RuntimeConfiguration,
     ConfigurationVersion,
     WorkloadConfiguration,
-    SecretBinding
+    SecretBinding,
+    Hold,
+    SweepReport
 );

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod configurations;
+pub mod holds;
 mod operators;
 mod provisioning;
 mod rollbacks;

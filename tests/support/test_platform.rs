@@ -16,6 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use runtime_platform::{
     admin::dead_letters::DeadLetter,
     functions::{self, Function, Run},
+    holds::Hold,
     invocation::{HttpAnswer, HttpRequest},
     ledger::{EVENT, InboxEntry, Ledger, MESSAGE, OutboxEvent, OutboxMessage, State, read_state},
     local::store::SqliteStore,
@@ -34,6 +35,7 @@ use runtime_platform::{
         secret_binding_service::SecretBinding,
         tenant_runtime_isolation_service::RuntimeTenantBinding,
     },
+    sweeps::SweepReport,
 };
 use serde_json::Value;
 
@@ -555,6 +557,8 @@ fn readable(stored: Stored) -> Result<(), String> {
         ConfigurationVersion::KIND => read::<ConfigurationVersion>(stored).map(drop),
         WorkloadConfiguration::KIND => read::<WorkloadConfiguration>(stored).map(drop),
         SecretBinding::KIND => read::<SecretBinding>(stored).map(drop),
+        Hold::KIND => read::<Hold>(stored).map(drop),
+        SweepReport::KIND => read::<SweepReport>(stored).map(drop),
         GateRecord::KIND => read::<GateRecord>(stored).map(drop),
         InboxEntry::KIND => read::<InboxEntry>(stored).map(drop),
         DeadLetter::KIND => read::<DeadLetter>(stored).map(drop),

@@ -14,12 +14,15 @@ use crate::{
         CommandOutcome, Event, HealthGateResult, ReasonCode, RolledBackReason, RuntimeCommandFailed,
         RuntimeDeploymentCompleted, RuntimeDeploymentRolledBack,
     },
-    ids::Cause,
+    ids::{Cause, EventId},
     ledger::{Commit, Ledger, Lineage, Loaded, NewEvent},
     operations::{self, Operation, Step, Then},
     outcome::Fault,
     platform::Platform,
 };
+
+/// The function that ends deployments.
+const FUNCTION: &str = "ContinueOperation";
 
 /// Everything that a step of a rollout rests on.
 pub(super) struct Site {
@@ -244,12 +247,23 @@ pub(super) async fn failed(
     end(platform, operation, site, slot, slot_loaded, event, caused_by, Then::Failed(detail)).await
 }
 
+/// The eventId of the `RuntimeDeploymentCompleted` of a deployment that completed.
+pub(super) fn completed_event_id(deployment: &RuntimeDeployment) -> EventId {
+    let cause = Cause {
+        tenant: &deployment.lineage.tenant_id,
+        environment: deployment.environment_id.as_str(),
+        function: FUNCTION,
+        event_id: deployment.operation_id.as_str(),
+    };
+    cause.event("RuntimeDeploymentCompleted", 0)
+}
+
 /// What the events of an operation derive from.
 fn cause(operation: &Operation) -> Cause<'_> {
     Cause {
         tenant: &operation.lineage.tenant_id,
         environment: &operation.environment_id,
-        function: "ContinueOperation",
+        function: FUNCTION,
         event_id: operation.operation_id.as_str(),
     }
 }

@@ -21,4 +21,4 @@ pub mod workloads;
 
 pub use quota::{Usage, usage};
 pub use state::{DeploymentStatus, GateRecord, RuntimeDeployment, Slot};
-pub use workloads::{course, serving_version, workloads};
+pub use workloads::{Running, course, running, running_one, serving_version, workloads};

@@ -10,11 +10,12 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     ending::{self, Site},
     rolling_back,
-    state::{DeploymentStatus, GateRecord, RuntimeDeployment, Slot},
+    state::{DeploymentStatus, GateRecord, Origin, RuntimeDeployment, Slot},
     stopping::stop,
 };
 use crate::{
     events::{CommandOutcome, HealthGateResult, ReasonCode, RolledBackReason},
+    holds::{self, Hold},
     ids::DeploymentId,
     ledger::Commit,
     operations::{GiveUp, Operation, Step, Then},
@@ -34,6 +35,8 @@ use crate::{
 
 /// The longest pause between two looks, whatever the gate's interval is.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// The shortest pause while a hold is in force.
+const HELD_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// How early a tick may be: the broker schedules to whole seconds.
 const TICK_ROUNDING: SignedDuration = SignedDuration::from_millis(500);
 
@@ -80,8 +83,15 @@ async fn site(platform: &Platform, operation: &Operation) -> Result<Site, Fault>
     Ok(Site { deployment, loaded, commit: Commit::new(partition, platform.clock.now()), notes: Vec::new() })
 }
 
-/// Quarantine is judged here, not when the command came: the deployment may have waited.
+/// Holds and quarantine are judged here, not when the command came: the deployment may have waited.
 async fn requested(platform: &Platform, operation: &Operation, mut site: Site) -> Result<Step, Fault> {
+    if let Some(hold) = held(platform, &site).await? {
+        let left = Duration::try_from(hold.until.duration_since(site.now())).unwrap_or_default();
+        if operation.notes.last().is_none_or(|note| !note.text.contains(&hold.hold_id)) {
+            site.note(format!("waits: {}", hold.sentence()));
+        }
+        return site.on(Then::Hold(left.clamp(HELD_PAUSE_MIN, PAUSE_MAX)));
+    }
     let slot = platform
         .ledger
         .load::<Slot>(&site.commit.partition, &Slot::id(&site.deployment.module_id))
@@ -116,6 +126,15 @@ async fn requested(platform: &Platform, operation: &Operation, mut site: Site) -
         None => site.note(format!("{image} is the first deployment of `{}`", site.deployment.module_id)),
     }
     site.on(Then::Next)
+}
+
+/// The hold that keeps what the platform does by itself from beginning; a person's Deploy is not held.
+async fn held(platform: &Platform, site: &Site) -> Result<Option<Hold>, Fault> {
+    if site.deployment.origin == Origin::Deploy {
+        return Ok(None);
+    }
+    let module = &site.deployment.module_id;
+    holds::held(&platform.ledger, &site.commit.partition, Some(module), site.now()).await
 }
 
 /// The environment is there when its target answers for the workload.

@@ -3,7 +3,7 @@
 
 use crate::{
     events::RolledBackReason,
-    ids::{DeploymentId, ModuleId},
+    ids::{DeploymentId, EventId, ModuleId},
     ledger::{Ledger, State},
     outcome::Fault,
     ports::store::{Filter, Page, Partition},
@@ -11,6 +11,7 @@ use crate::{
 
 use super::{
     deploy::missing,
+    ending::completed_event_id,
     state::{DeploymentStatus, RuntimeDeployment, Slot},
 };
 
@@ -46,6 +47,64 @@ pub async fn workloads(ledger: &Ledger, partition: &Partition) -> Result<Vec<Wor
     }
     found.sort_by(|a, b| a.module_id.cmp(&b.module_id));
     Ok(found)
+}
+
+/// A workload that serves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Running {
+    pub module_id: ModuleId,
+    /// What serves.
+    pub deployment: RuntimeDeployment,
+    /// Whether another deployment of it is in flight, or waits for its turn.
+    pub in_flight: bool,
+    /// The eventId of the `RuntimeDeploymentCompleted` of what serves.
+    pub completed_event_id: EventId,
+}
+
+/// The workloads of an environment that serve, in order of their modules.
+///
+/// # Errors
+/// When the store is away.
+pub async fn running(ledger: &Ledger, partition: &Partition) -> Result<Vec<Running>, Fault> {
+    let mut found = Vec::new();
+    let mut page = Page::first(100);
+    for _ in 0..PAGES_MAX {
+        let listing = ledger.query::<Slot>(partition, &Filter::default(), &page).await?;
+        for (_, slot) in listing.items {
+            found.extend(of_slot(ledger, partition, slot).await?);
+        }
+        let Some(next) = listing.next else { break };
+        page.after = Some(next);
+    }
+    found.sort_by(|a, b| a.module_id.cmp(&b.module_id));
+    Ok(found)
+}
+
+/// One workload; none where nothing of it serves.
+///
+/// # Errors
+/// When the store is away.
+pub async fn running_one(
+    ledger: &Ledger,
+    partition: &Partition,
+    module: &ModuleId,
+) -> Result<Option<Running>, Fault> {
+    match load::<Slot>(ledger, partition, &Slot::id(module)).await? {
+        Some(slot) => of_slot(ledger, partition, slot).await,
+        None => Ok(None),
+    }
+}
+
+async fn of_slot(ledger: &Ledger, partition: &Partition, slot: Slot) -> Result<Option<Running>, Fault> {
+    let Some(serving) = slot.serving else { return Ok(None) };
+    let id = serving.deployment_id.as_str();
+    let deployment = load::<RuntimeDeployment>(ledger, partition, id).await?.ok_or_else(|| missing(id))?;
+    Ok(Some(Running {
+        module_id: slot.module_id,
+        completed_event_id: completed_event_id(&deployment),
+        deployment,
+        in_flight: slot.in_flight.is_some(),
+    }))
 }
 
 /// The version of the configuration that what serves was started with.

@@ -63,6 +63,11 @@ impl State for RuntimeEnvironment {
     fn made_at(&self) -> Timestamp {
         self.created_at
     }
+
+    /// Sweeps go through what is provisioned, always.
+    fn due(&self) -> Option<Timestamp> {
+        (self.status == ProvisioningStatus::Provisioned).then_some(self.created_at)
+    }
 }
 
 impl RuntimeEnvironment {

@@ -66,3 +66,13 @@ async fn locate(
         detail: format!("{ORDINALS_MAX} other tenants have the ids that this one could have"),
     })
 }
+
+/// The owner's partition of an environment, asked from the partition that a bound tenant has of it;
+/// none where the partition is the owner's own.
+///
+/// # Errors
+/// When the store is away.
+pub async fn owners_partition(ledger: &Ledger, partition: &Partition) -> Result<Option<Partition>, Fault> {
+    let view = ledger.load::<RuntimeTenantBinding>(partition, state::VIEW_ID).await?.state;
+    Ok(view.map(|view| Partition::environment(&view.owner_tenant_id, &partition.environment_id)))
+}

@@ -52,6 +52,11 @@ impl State for RuntimeTenantBinding {
     fn made_at(&self) -> Timestamp {
         self.bound_at
     }
+
+    /// Sweeps go through what a bound tenant has, as they go through environments.
+    fn due(&self) -> Option<Timestamp> {
+        self.view.as_ref().map(|_| self.bound_at)
+    }
 }
 
 impl RuntimeTenantBinding {
