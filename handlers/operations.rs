@@ -253,6 +253,9 @@ pub fn start(
     let now = commit.now;
     let operation = Operation {
         tick: operation.tick + 1,
+        // Whoever runs a step of it right now has an older tick, and its commit conflicts.
+        lease_until: None,
+        attempt: 0,
         due: Some(now + TICK_GRACE),
         deadline: now + allowed,
         ..operation

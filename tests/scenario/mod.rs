@@ -2,9 +2,11 @@
 
 mod bad_input;
 mod configurations;
+mod digests;
 pub mod holds;
 mod operators;
 mod provisioning;
+mod quarantine;
 mod rollbacks;
 mod secrets;
 mod story;

@@ -253,7 +253,7 @@ pub(super) fn target(
         })
         .filter(|older| older.status == DeploymentStatus::Completed)
         .filter(|older| older.gate_result == Some(HealthGateResult::Passed))
-        .filter(|older| slot.quarantined(&older.workload.image).is_none())
+        .filter(|older| slot.kept_out(older).is_none())
         .find_map(RuntimeDeployment::as_serving)
 }
 

@@ -60,6 +60,8 @@ struct State {
     images: BTreeMap<String, Behaviour>,
     /// By version of the configuration; it comes before the image's.
     configurations: BTreeMap<u64, Behaviour>,
+    /// By the end of a secret's URL; it comes before the image's too.
+    secrets: BTreeMap<String, Behaviour>,
     workloads: BTreeMap<String, Workload>,
     /// Calls that were started, by number; a finished one is remembered, since its token may be
     /// looked at again.
@@ -123,6 +125,11 @@ impl FakeCompute {
     /// image.
     pub fn configuration(&self, version: u64, behaviour: Behaviour) {
         self.state().configurations.insert(version, behaviour);
+    }
+
+    /// What becomes of a revision that is started with a version of a secret, by the end of its URL.
+    pub fn secret(&self, url_end: &str, behaviour: Behaviour) {
+        self.state().secrets.insert(url_end.to_owned(), behaviour);
     }
 
     /// What a workload's revision that has all the traffic was made from.
@@ -221,7 +228,11 @@ impl State {
         let spec = &made.spec;
         let configured =
             spec.configuration.as_ref().and_then(|entry| self.configurations.get(&entry.version));
+        let bound = self.secrets.iter().find(|(end, _)| {
+            spec.secrets.iter().any(|entry| entry.key_vault_url.ends_with(end.as_str()))
+        });
         configured
+            .or(bound.map(|(_, behaviour)| behaviour))
             .or(self.images.get(&spec.image))
             .or(self.images.get(&made.tagged))
             .copied()
