@@ -92,6 +92,7 @@ struct Made {
 enum Change {
     Stage { workload: String, revision: String },
     Shift { workload: String, weights: BTreeMap<String, u32> },
+    Remove { workload: String },
 }
 
 struct Started {
@@ -415,7 +416,21 @@ impl State {
                     self.workloads.get_mut(workload).expect("traffic was checked against its workload");
                 there.traffic = weights.clone();
             }
+            Change::Remove { workload } => drop(self.workloads.remove(workload)),
         }
+    }
+
+    fn remove(&mut self, workload: &str) -> Step {
+        if !self.workloads.contains_key(workload) {
+            return Step::Done;
+        }
+        let change = Change::Remove { workload: workload.to_owned() };
+        let on_its_way = self.started.iter().any(|it| it.change == change && it.looks_left > 0);
+        if on_its_way {
+            return self.unfinished(&change);
+        }
+        self.effects.push(format!("remove {workload}"));
+        self.start(change)
     }
 }
 
@@ -447,6 +462,10 @@ impl Compute for FakeCompute {
 
     async fn deactivate(&self, workload: &WorkloadRef, revision: &str) -> Result<(), Fault> {
         self.call("compute.deactivate", |state| state.set_active(&workload.name, revision, false)).await
+    }
+
+    async fn remove(&self, workload: &WorkloadRef) -> Result<Step, Fault> {
+        self.call("compute.remove", |state| Ok(state.remove(&workload.name))).await
     }
 
     fn revision_name(&self, workload: &WorkloadRef, suffix: &str) -> String {
