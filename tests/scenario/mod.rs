@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod configurations;
+mod decommission;
 mod digests;
 pub mod holds;
 mod operators;

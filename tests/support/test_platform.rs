@@ -31,7 +31,10 @@ use runtime_platform::{
     services::{
         deployment_service::{GateRecord, RuntimeDeployment, Slot},
         runtime_configuration_service::{ConfigurationVersion, RuntimeConfiguration, WorkloadConfiguration},
-        runtime_environment_service::{RuntimeEnvironment, state::Plan},
+        runtime_environment_service::{
+            RuntimeEnvironment,
+            state::{Decommission, Plan},
+        },
         secret_binding_service::SecretBinding,
         tenant_runtime_isolation_service::RuntimeTenantBinding,
     },
@@ -548,6 +551,7 @@ fn read<S: State>(stored: Stored) -> Result<S, String> {
 fn readable(stored: Stored) -> Result<(), String> {
     match stored.document.kind.as_str() {
         RuntimeEnvironment::KIND => read::<RuntimeEnvironment>(stored).map(drop),
+        Decommission::KIND => read::<Decommission>(stored).map(drop),
         Plan::KIND => read::<Plan>(stored).map(drop),
         Operation::KIND => read::<Operation>(stored).map(drop),
         RuntimeDeployment::KIND => read::<RuntimeDeployment>(stored).map(drop),

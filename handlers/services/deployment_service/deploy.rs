@@ -209,6 +209,9 @@ fn validate_workload(workload: &Workload) -> Result<(), Refusal> {
 fn accepts(id: &EnvironmentId, ground: Option<Ground>, workload: &Workload) -> Result<Ground, Refusal> {
     let Some(ground) = ground else { return Err(environment_not_found(id)) };
     let RuntimeEnvironment { status, stage, .. } = ground.environment();
+    if matches!(status, ProvisioningStatus::Decommissioning | ProvisioningStatus::Decommissioned) {
+        return Err(taken_down(id, *status));
+    }
     if *status != ProvisioningStatus::Provisioned {
         return Err(Refusal {
             code: ReasonCode::EnvironmentNotProvisioned,
@@ -261,6 +264,14 @@ fn no_configuration(number: u64, why: Unavailable, slot: Option<&Slot>) -> Refus
         ),
     };
     Refusal::new(code, format!("payload.configurationVersion: version {number} {what}."))
+}
+
+/// What is said of an environment that is going, or gone.
+pub(super) fn taken_down(id: &EnvironmentId, status: ProvisioningStatus) -> Refusal {
+    Refusal::new(
+        ReasonCode::EnvironmentNotProvisioned,
+        format!("`{id}` is {status:?} and takes nothing any more; use another environment."),
+    )
 }
 
 /// What is said of an environment that is not there, or is another tenant's: the two are not told

@@ -14,6 +14,7 @@ pub mod operators;
 pub mod quarantine;
 mod quota;
 pub mod refresh;
+pub mod retiring;
 pub mod rollback_deployment;
 mod rolling_back;
 pub mod rollout;

@@ -85,7 +85,10 @@ pub async fn apps(
     let slots = slots(ledger, partition).await?;
     let of_slot = |slot: &Slot| {
         let name = app_name(&slot.module_id);
-        targets.iter().map(move |target| WorkloadRef { target: target.clone(), name: name.clone() }).collect::<Vec<_>>()
+        targets
+            .iter()
+            .map(move |target| WorkloadRef { target: target.clone(), name: name.clone() })
+            .collect::<Vec<_>>()
     };
     Ok(slots.iter().flat_map(of_slot).collect())
 }

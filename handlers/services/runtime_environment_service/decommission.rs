@@ -122,6 +122,7 @@ pub async fn order(
     let environment = RuntimeEnvironment {
         status: ProvisioningStatus::Decommissioning,
         operation_id: Some(operation_id),
+        decommission_orders: environment.decommission_orders + 1,
         failure: None,
         ..environment
     };
@@ -143,7 +144,9 @@ async fn may_go(
     if let Some(operation) = &environment.operation_id {
         return no(
             "OperationRunning",
-            format!("`{operation}` works on `{id}`; wait for its end, or cancel it: runtimectl cancel {operation}."),
+            format!(
+                "`{operation}` works on `{id}`; wait for its end, or cancel it: runtimectl cancel {operation}."
+            ),
         );
     }
     let running = running(ledger, partition, None).await?;
@@ -166,7 +169,11 @@ async fn may_go(
             "WorkloadsServe",
             format!(
                 "{} in `{id}`. Send `\"force\": true` if {} to go too.",
-                if serving.len() == 1 { format!("{} serves", named(&serving)) } else { format!("{} serve", named(&serving)) },
+                if serving.len() == 1 {
+                    format!("{} serves", named(&serving))
+                } else {
+                    format!("{} serve", named(&serving))
+                },
                 if serving.len() == 1 { "it is" } else { "they are" }
             ),
         );
@@ -282,7 +289,8 @@ async fn try_begin(platform: &Platform, message: &Begin) -> Result<(), Fault> {
         told_after: None,
         removal: crate::ports::infrastructure::Removal::default(),
     };
-    let loaded = ledger.load::<Decommission>(&commit.partition, &Decommission::id(&message.environment_id)).await?;
+    let loaded =
+        ledger.load::<Decommission>(&commit.partition, &Decommission::id(&message.environment_id)).await?;
     commit.put(&loaded, &record)?;
     let committed = ledger.commit(commit).await?;
     info!("`{}` begins to decommission `{}`: {}", message.actor, message.environment_id, message.reason);

@@ -113,21 +113,19 @@ async fn drain(platform: &Platform, operation: &Operation, mut site: Site) -> Re
     site.on(FENCING, Then::Next)
 }
 
-/// Nothing was touched yet: the environment is what it was.
+/// Nothing was touched by this order: the environment is what it was.
 fn stays(site: Site, sentence: String) -> Result<Step, Fault> {
     let Site { environment, loaded, record, record_loaded, mut commit, mut notes } = site;
     let status = match environment.provisioned_at {
-        Some(_) => ProvisioningStatus::Provisioned,
         None => ProvisioningStatus::Failed,
+        // An earlier order came further than this one: there is no way back.
+        Some(_) if environment.targets.is_empty() => ProvisioningStatus::Decommissioning,
+        Some(_) => ProvisioningStatus::Provisioned,
     };
     let detail = format!("`{}` is not decommissioned: {sentence}", environment.environment_id);
     notes.push(detail.clone());
-    let environment = RuntimeEnvironment {
-        status,
-        operation_id: None,
-        failure: Some(detail.clone()),
-        ..environment
-    };
+    let environment =
+        RuntimeEnvironment { status, operation_id: None, failure: Some(detail.clone()), ..environment };
     commit.put(&loaded, &environment)?;
     commit.put(&record_loaded, &record)?;
     Ok(Step { commit, label: "Stays", notes, then: Then::Failed(detail), outcome: None })
@@ -210,7 +208,8 @@ async fn remove_workloads(platform: &Platform, operation: &Operation, mut site: 
 async fn tell_tenants(platform: &Platform, operation: &Operation, mut site: Site) -> Result<Step, Fault> {
     let after = site.record.told_after.take();
     let by = operation.operation_id.as_str();
-    let next = tenant_runtime_isolation_service::renew_views(&platform.ledger, &mut site.commit, after, by).await?;
+    let next =
+        tenant_runtime_isolation_service::renew_views(&platform.ledger, &mut site.commit, after, by).await?;
     match next {
         Some(next) => {
             site.record.told_after = Some(next);
@@ -231,9 +230,12 @@ async fn remove_resources(platform: &Platform, operation: &Operation, mut site: 
         };
     let named = |key: &str| {
         let resource = desired.iter().find(|resource| resource.key == key);
-        resource.map_or_else(|| key.to_owned(), |resource| {
-            format!("{} {}", resource.resource_type, resource.id.rsplit('/').next().unwrap_or_default())
-        })
+        resource.map_or_else(
+            || key.to_owned(),
+            |resource| {
+                format!("{} {}", resource.resource_type, resource.id.rsplit('/').next().unwrap_or_default())
+            },
+        )
     };
     site.notes.extend(removal.gone.difference(&before).map(|key| format!("deleted {}", named(key))));
     let (mut stuck, mut left) = (Vec::new(), Vec::new());
@@ -314,8 +316,7 @@ fn stops(site: Site, operation: &Operation, in_the_way: Vec<String>) -> Result<S
         in_the_way.join("; ").trim_end_matches('.')
     );
     notes.push(detail.clone());
-    let environment =
-        RuntimeEnvironment { operation_id: None, failure: Some(detail.clone()), ..environment };
+    let environment = RuntimeEnvironment { operation_id: None, failure: Some(detail.clone()), ..environment };
     commit.put(&loaded, &environment)?;
     commit.put(&record_loaded, &record)?;
     Ok(Step { commit, label: "Stopped", notes, then: Then::Failed(detail), outcome: None })

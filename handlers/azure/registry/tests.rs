@@ -167,3 +167,40 @@ async fn a_registry_that_is_this_machine_is_not_asked() {
     assert!(told.contains("which is this machine") && told.ends_with("(RegistryForbidden)"), "{told}");
     assert_eq!(server.lines(), Vec::<String>::new());
 }
+
+fn challenge(text: &str) -> Option<Challenge> {
+    let headers = HeaderMap::from_iter([(WWW_AUTHENTICATE, text.parse().unwrap())]);
+    Challenge::read(&headers, "team/api")
+}
+
+#[test]
+fn a_challenge_says_where_tokens_are_given_and_never_widens_what_is_asked_for() {
+    let read = challenge(
+        r#"Bearer realm="https://acr.azurecr.io/oauth2/token",service="acr.azurecr.io",scope="repository:team/api:pull,push""#,
+    );
+    let read = read.unwrap();
+    assert_eq!(read.realm.as_str(), "https://acr.azurecr.io/oauth2/token");
+    assert_eq!((read.service.as_str(), read.scope.as_str()), ("acr.azurecr.io", "repository:team/api:pull"));
+    assert!(challenge(r#"Basic realm="x""#).is_none());
+    assert!(challenge(r#"Bearer realm="http://in.the.clear/token",service="s""#).is_none());
+    assert!(challenge(r#"Bearer service="s""#).is_none());
+    assert!(challenge(r#"Bearer realm="https://user:pass@x.io/token""#).is_none());
+}
+
+#[test]
+fn our_token_goes_to_registries_of_azure_alone() {
+    for (host, ours) in [
+        ("acr.azurecr.io", true),
+        ("ACR.azurecr.io", true),
+        ("acr.azurecr.cn", true),
+        ("azurecr.io", false),
+        (".azurecr.io", false),
+        ("a.b.azurecr.io", false),
+        ("acr.azurecr.io:444", false),
+        ("evil-azurecr.io", false),
+        ("acr.azurecr.io.evil.org", false),
+        ("docker.io", false),
+    ] {
+        assert_eq!(is_azures(host), ours, "{host}");
+    }
+}
