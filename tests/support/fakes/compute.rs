@@ -133,6 +133,22 @@ impl FakeCompute {
         self.state().secrets.insert(url_end.to_owned(), behaviour);
     }
 
+    /// Whether this was said of an image.
+    pub fn is_image(&self, image: &str, behaviour: Behaviour) -> bool {
+        self.state().images.get(image) == Some(&behaviour)
+    }
+
+    /// Every revision that was made, and its traffic in percent.
+    pub fn made(&self) -> Vec<(RevisionSpec, u32)> {
+        let state = self.state();
+        let workloads = state.workloads.values();
+        let made = workloads.flat_map(|workload| {
+            let traffic = |name: &String| workload.traffic.get(name).copied().unwrap_or(0);
+            workload.revisions.iter().map(move |(name, made)| (made.spec.clone(), traffic(name)))
+        });
+        made.collect()
+    }
+
     /// What a workload's revision that has all the traffic was made from.
     pub fn serving(&self, workload: &str) -> Option<RevisionSpec> {
         let state = self.state();
@@ -229,9 +245,10 @@ impl State {
         let spec = &made.spec;
         let configured =
             spec.configuration.as_ref().and_then(|entry| self.configurations.get(&entry.version));
-        let bound = self.secrets.iter().find(|(end, _)| {
-            spec.secrets.iter().any(|entry| entry.key_vault_url.ends_with(end.as_str()))
-        });
+        let bound = self
+            .secrets
+            .iter()
+            .find(|(end, _)| spec.secrets.iter().any(|entry| entry.key_vault_url.ends_with(end.as_str())));
         configured
             .or(bound.map(|(_, behaviour)| behaviour))
             .or(self.images.get(&spec.image))
