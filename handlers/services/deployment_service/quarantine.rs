@@ -167,6 +167,16 @@ impl Slot {
         if self.kept_out(deployment).is_some() {
             return;
         }
+        let is_what_serves = self.serving.as_ref().is_some_and(|serving| {
+            is_image(
+                (&serving.image, serving.image_digest.as_deref()),
+                (&deployment.workload.image, deployment.image_digest.as_deref()),
+            )
+        });
+        if serves.is_none() && is_what_serves {
+            // Its record has gone, so what else changed cannot be told.
+            return;
+        }
         let Some(kept_out) = changed(deployment, serves) else { return };
         self.quarantine.push(Quarantined {
             image: deployment.workload.image.clone(),

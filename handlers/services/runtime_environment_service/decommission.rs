@@ -3,7 +3,8 @@
 //! The order is judged and written at once: from that commit on the environment is `Decommissioning`,
 //! and takes no Deploy. It is refused while anything runs, so that nobody's work is cut off, and while a
 //! tenant that is bound to the environment has workloads there, whatever is forced. What was begun by a
-//! message that had been on its way already is waited for.
+//! message that had been on its way already is waited for, and what a bound tenant's Deploy of that very
+//! moment brought is found before anything is touched.
 //!
 //! The message on `decommission-environment` begins the operation whose steps are in
 //! `decommissioning.rs`. It comes again where its function died, and finds what it made.

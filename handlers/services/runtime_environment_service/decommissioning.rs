@@ -140,7 +140,8 @@ async fn fence(platform: &Platform, mut site: Site) -> Result<Step, Fault> {
             site.on(DRAINING, Then::Wait(DRAIN_AGAIN))
         }
         Retired::Some(number) => {
-            site.notes.push(format!("{number} workloads serve no more"));
+            let workloads = if number == 1 { "workload serves" } else { "workloads serve" };
+            site.notes.push(format!("{number} {workloads} no more"));
             site.on(FENCING, Then::Next)
         }
         Retired::All => {
