@@ -15,8 +15,9 @@ use serde_json::{Value, json};
 
 use super::story::serving;
 use crate::support::{
-    builders::{bind, deploy, environment, provision, publish_configuration, rollback},
+    builders::{Order, bind, deploy, environment, provision, publish_configuration, rollback},
     faulty::When,
+    refusing::Bad,
     test_platform::TestPlatform,
 };
 
@@ -27,6 +28,9 @@ async fn order(platform: &TestPlatform, body: Value, key: Option<&str>) -> HttpA
 async fn by_force(platform: &TestPlatform) -> HttpAnswer {
     order(platform, json!({ "reason": "the product is retired", "force": true }), None).await
 }
+
+/// More than one commit retires, and more than are deleted at once.
+const MANY: usize = 23;
 
 fn told(answer: &HttpAnswer) -> String {
     let text = |name: &str| answer.body[name].as_str().unwrap_or_default().to_owned();
@@ -232,6 +236,35 @@ async fn what_must_stay_is_left_behind_and_told() {
     assert_eq!(gone.left_behind.len(), 2, "{:?}", gone.left_behind);
     assert!(gone.left_behind[0].contains("holds a resource of somebody else"), "{:?}", gone.left_behind);
     assert!(gone.left_behind[1].starts_with("Azure keeps the deleted vault kv-"), "{:?}", gone.left_behind);
+}
+
+/// A Deploy of another module.
+fn of_module(number: usize) -> Order {
+    deploy(&format!("deploy-m{number}"), "1.0")
+        .with("/workloads/0/moduleId", json!(format!("module-number-{number}")))
+}
+
+#[tokio::test]
+async fn many_workloads_go_a_few_at_a_time_and_one_that_will_not_is_told() {
+    let mut platform = TestPlatform::new();
+    platform.run(&provision("provision-1")).await;
+    for number in 0..MANY {
+        platform.run(&of_module(number)).await;
+    }
+    assert_eq!(platform.compute.world().len(), MANY);
+    platform.script.answer("remove", [Bad::Busy, Bad::ServerError, Bad::Never]);
+    by_force(&platform).await;
+    platform.run_until_quiet().await;
+    let stopped = found(&platform);
+    assert_eq!(stopped.status, ProvisioningStatus::Decommissioning);
+    expect!["Decommissioning `env-cc58147b` stopped at RemovingWorkloads: the app number-2 could not be deleted: no cores are left (QuotaExceeded). Remove what is in the way and order it again; it goes on where it stopped."].assert_eq(&stopped.failure.unwrap());
+    assert_eq!(platform.compute.world().len(), 1);
+    assert!(!platform.infrastructure.world().is_empty(), "what the app needs is still there");
+    assert!(platform.states::<Slot>().iter().all(|slot| slot.serving.is_none()));
+    by_force(&platform).await;
+    platform.run_until_quiet().await;
+    assert_eq!(found(&platform).status, ProvisioningStatus::Decommissioned);
+    assert!(platform.compute.world().is_empty() && platform.infrastructure.world().is_empty());
 }
 
 #[tokio::test]
