@@ -58,7 +58,7 @@ async fn a_bad_configuration_is_kept_out_and_not_the_image() {
 #[tokio::test]
 async fn a_bad_version_of_a_secret_is_kept_out_and_the_workload_goes_on_without() {
     let mut platform = serving().await;
-    platform.compute.secret("/secrets/db-password/generated1", Behaviour::Answers(500));
+    platform.compute.secret("generated1", Behaviour::Answers(500));
     platform.run(&bind_secret("bind-1", "db-password")).await;
     assert_eq!(kept_out(&platform), ["db-password/generated1 of secrets"]);
     assert_eq!(platform.traffic(), ["1.4.1=100"]);

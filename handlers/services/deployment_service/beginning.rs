@@ -16,7 +16,11 @@ use crate::{
     operations::{self, Operation},
     outcome::Fault,
     platform::Platform,
-    ports::registry::{ImageReference, ImageVersion},
+    ports::{
+        compute::SecretEntry,
+        registry::{ImageReference, ImageVersion},
+        vault::SecretRef,
+    },
     services::{runtime_configuration_service, secret_binding_service},
 };
 
@@ -106,7 +110,8 @@ pub(super) async fn supersede(ledger: &Ledger, site: &mut Site, slot: &Slot) -> 
 ///
 /// # Errors
 /// When the store is away.
-pub(super) async fn configure(ledger: &Ledger, site: &mut Site) -> Result<Result<(), TurnedAway>, Fault> {
+pub(super) async fn configure(platform: &Platform, site: &mut Site) -> Result<Result<(), TurnedAway>, Fault> {
+    let ledger = &platform.ledger;
     let partition = site.commit.partition.clone();
     let deployment = &mut site.deployment;
     let module = deployment.module_id.clone();
@@ -141,8 +146,19 @@ pub(super) async fn configure(ledger: &Ledger, site: &mut Site) -> Result<Result
         if deployment.origin == Origin::Secret {
             return Ok(Err(quarantined(entry, deployment)));
         }
-        notes.push(format!("{} are in quarantine here; starts with what serves", entry.what()));
-        hold_back(deployment, versions, serves.as_ref());
+        match held_back(platform, deployment, versions, serves.as_ref()).await? {
+            Some(secrets) => {
+                notes.push(format!("{} is in quarantine here; starts with what serves", entry.what()));
+                deployment.secrets = secrets;
+            }
+            None if deployment.origin == Origin::Deploy => {
+                site.notes.push(format!(
+                    "{} is in quarantine here, and what serves is disabled; starts with it all the same",
+                    entry.what()
+                ));
+            }
+            None => return Ok(Err(quarantined(entry, deployment))),
+        }
     }
     deployment.held_back = !notes.is_empty();
     for note in notes {
@@ -151,17 +167,36 @@ pub(super) async fn configure(ledger: &Ledger, site: &mut Site) -> Result<Result
     Ok(Ok(()))
 }
 
-/// Puts the versions that serve in the place of those that are kept out; a variable that nothing serves
-/// with is left out.
-fn hold_back(deployment: &mut RuntimeDeployment, versions: &[String], serves: Option<&RuntimeDeployment>) {
-    let served = |variable: &str| {
+/// The secrets with the versions that serve in the place of those that are kept out; a variable that
+/// nothing serves with is left out. None where one that serves is disabled by now: a compromised version
+/// is, whoever still runs with it.
+async fn held_back(
+    platform: &Platform,
+    deployment: &RuntimeDeployment,
+    versions: &[String],
+    serves: Option<&RuntimeDeployment>,
+) -> Result<Option<Vec<SecretEntry>>, Fault> {
+    let mut secrets = Vec::with_capacity(deployment.secrets.len());
+    for entry in &deployment.secrets {
+        if !versions.contains(&entry.key_vault_url) {
+            secrets.push(entry.clone());
+            continue;
+        }
         let mut entries = serves.into_iter().flat_map(|serves| &serves.secrets);
-        entries.find(|entry| entry.variable == variable).cloned()
-    };
-    let secrets = std::mem::take(&mut deployment.secrets);
-    let kept = |entry: &String| versions.contains(entry);
-    deployment.secrets = secrets
-        .into_iter()
-        .filter_map(|entry| if kept(&entry.key_vault_url) { served(&entry.variable) } else { Some(entry) })
-        .collect();
+        let Some(served) = entries.find(|served| served.variable == entry.variable) else { continue };
+        if let Some((secret, version)) = secret_of(&served.key_vault_url)
+            && !platform.vault.verify(&secret, version).await?
+        {
+            return Ok(None);
+        }
+        secrets.push(served.clone());
+    }
+    Ok(Some(secrets))
+}
+
+/// The secret and the version of a URL like `https://kv-1.vault.azure.net/secrets/db-password/0123`.
+fn secret_of(url: &str) -> Option<(SecretRef, &str)> {
+    let (vault_uri, rest) = url.split_once("/secrets/")?;
+    let (name, version) = rest.split_once('/')?;
+    Some((SecretRef { vault_uri: vault_uri.to_owned(), name: name.to_owned() }, version))
 }

@@ -163,7 +163,7 @@ async fn provisioning(platform: &Platform, mut site: Site) -> Result<Step, Fault
 
 /// What the revision is started with is fixed from here on.
 async fn configuring(platform: &Platform, operation: &Operation, mut site: Site) -> Result<Step, Fault> {
-    if let Err(no) = beginning::configure(&platform.ledger, &mut site).await? {
+    if let Err(no) = beginning::configure(platform, &mut site).await? {
         return turned_away(platform, operation, site, no).await;
     }
     site.deployment.status = DeploymentStatus::RollingOut;
