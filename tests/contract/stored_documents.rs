@@ -16,7 +16,9 @@ use runtime_platform::{
         deployment_service::{GateRecord, RuntimeDeployment, Slot},
         runtime_configuration_service::{ConfigurationVersion, RuntimeConfiguration, WorkloadConfiguration},
         runtime_environment_service::{RuntimeEnvironment, state::Plan},
+        runtime_health_service::HealthCheckResult,
         secret_binding_service::SecretBinding,
+        service_catalog_runtime_service::{CatalogueEntry, PastService, RuntimeService},
         tenant_runtime_isolation_service::RuntimeTenantBinding,
     },
     sweeps::{self, SweepReport},
@@ -45,7 +47,7 @@ async fn todays() -> Vec<Document> {
     platform.run(&bind_secret("bind-1", "db-password")).await;
     platform.run(&publish_configuration("publish-1", json!({ "LOG_LEVEL": "debug" }))).await;
     hold(&platform, HoldScope::Environment, 5).await;
-    sweeps::start(&platform.platform, sweeps::Kind::Rotation).await.unwrap();
+    sweeps::start(&platform.platform, sweeps::Kind::Health).await.unwrap();
     platform.run_until_quiet().await;
     let malformed =
         crate::support::builders::Order { body: Some(b"{".to_vec()), ..deploy("deploy-2", "1.4.2") };
@@ -158,5 +160,9 @@ corpus!(
     WorkloadConfiguration,
     SecretBinding,
     Hold,
-    SweepReport
+    SweepReport,
+    HealthCheckResult,
+    RuntimeService,
+    PastService,
+    CatalogueEntry
 );

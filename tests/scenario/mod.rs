@@ -2,7 +2,9 @@
 
 mod bad_input;
 mod configurations;
+mod health;
 pub mod holds;
+mod inventory;
 mod operators;
 mod provisioning;
 mod rollbacks;
