@@ -125,6 +125,7 @@ async fn all_is_well(platform: &TestPlatform, sent: &[String]) {
     let told = || format!("\n{:?}\n{}", platform.deployments(), platform.transcript());
     for slot in platform.states::<Slot>() {
         assert_eq!((&slot.in_flight, &slot.pending), (&None, &None), "the slot is not free{}", told());
+        assert!(slot.arriving.is_empty(), "somebody still arrives{}", told());
         let Some(serving) = slot.serving else { continue };
         let deployments = platform.states::<RuntimeDeployment>();
         let serves = deployments.iter().find(|deployment| deployment.deployment_id == serving.deployment_id);
