@@ -22,7 +22,9 @@ use crate::{
         },
         runtime_configuration_service::publish_configuration::PublishConfiguration,
         runtime_environment_service::{decommission, provision_environment::ProvisionEnvironment},
+        runtime_inventory_worker,
         secret_binding_service::bind_secret::BindSecret,
+        service_catalog_runtime_service::on_runtime_environment::OnRuntimeEnvironment,
         tenant_runtime_isolation_service::{bind_tenant::BindTenant, tenant_view},
     },
     sweeps,
@@ -43,6 +45,9 @@ pub fn all() -> Vec<Function> {
         command::<BindSecret>(),
         // What it makes of its own events.
         subscription::<OnRuntimeConfiguration>(),
+        subscription::<OnRuntimeEnvironment>(),
+        subscription::<runtime_inventory_worker::OnRuntimeDeployment>(),
+        subscription::<runtime_inventory_worker::OnRuntimeScaling>(),
         // What the platform tells itself.
         queue("ContinueOperation", operations::TICKS, |platform, message| {
             Box::pin(async move { delivery::tick(&platform, &message).await })
@@ -69,6 +74,10 @@ pub fn all() -> Vec<Function> {
         timer("ResumeOperations", "0 * * * * *", |platform| {
             Box::pin(async move { admin::resume_operations::run(&platform).await })
         }),
+        // What it looks after by itself.
+        timer("HealthSweep", "*/30 * * * * *", |platform| {
+            Box::pin(async move { sweeps::start(&platform, sweeps::Kind::Health).await })
+        }),
         // What operators read.
         get("Health", "v1/runtime/health", |platform, _| {
             Box::pin(async move { admin::health::get(&platform) })
@@ -87,6 +96,12 @@ pub fn all() -> Vec<Function> {
         }),
         get("SecretBindings", "v1/runtime/secret-bindings/{id?}", |platform, request| {
             Box::pin(async move { admin::secret_bindings::get(&platform, &request).await })
+        }),
+        get("Services", "v1/runtime/services/{id?}", |platform, request| {
+            Box::pin(async move { admin::services::get(&platform, &request).await })
+        }),
+        get("ServiceHealth", "v1/runtime/services/{id}/health", |platform, request| {
+            Box::pin(async move { admin::services::health(&platform, &request).await })
         }),
         get("Plans", "v1/runtime/plans/{id}", |platform, request| {
             Box::pin(async move { admin::plans::get(&platform, &request).await })

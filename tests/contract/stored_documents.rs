@@ -20,7 +20,9 @@ use runtime_platform::{
             RuntimeEnvironment,
             state::{Decommission, Plan},
         },
+        runtime_health_service::HealthCheckResult,
         secret_binding_service::SecretBinding,
+        service_catalog_runtime_service::{CatalogueEntry, PastService, RuntimeService},
         tenant_runtime_isolation_service::RuntimeTenantBinding,
     },
     sweeps::{self, SweepReport},
@@ -53,7 +55,7 @@ async fn todays() -> Vec<Document> {
     platform.post("Decommission", Some(other.as_str()), json!({ "reason": "never used" }), None).await;
     platform.run_until_quiet().await;
     hold(&platform, HoldScope::Environment, 5).await;
-    sweeps::start(&platform.platform, sweeps::Kind::Rotation).await.unwrap();
+    sweeps::start(&platform.platform, sweeps::Kind::Health).await.unwrap();
     platform.run_until_quiet().await;
     let malformed =
         crate::support::builders::Order { body: Some(b"{".to_vec()), ..deploy("deploy-2", "1.4.2") };
@@ -167,5 +169,9 @@ corpus!(
     WorkloadConfiguration,
     SecretBinding,
     Hold,
-    SweepReport
+    SweepReport,
+    HealthCheckResult,
+    RuntimeService,
+    PastService,
+    CatalogueEntry
 );

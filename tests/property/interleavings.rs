@@ -58,6 +58,10 @@ async fn perform(platform: &mut TestPlatform, number: usize, act: &Act, sent: &m
         Act::Deploy { bad } => {
             let version = if *bad { format!("{number}-bad") } else { number.to_string() };
             platform.compute.image(&format!("{IMAGE}:{number}-bad"), Behaviour::Answers(500));
+            if number % 4 == 3 {
+                // Its registry has no such image: it ends nobody else's rollout, and nobody else's wait.
+                platform.registry.remove(&format!("{IMAGE}:{version}"));
+            }
             platform.send(&deploy(&id, &version));
             sent.push(id);
         }

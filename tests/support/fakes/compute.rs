@@ -157,6 +157,11 @@ impl FakeCompute {
         there.revisions.get(name).map(|made| made.spec.clone())
     }
 
+    /// A workload goes, behind the platform's back.
+    pub fn forget(&self, workload: &str) {
+        self.state().workloads.remove(workload);
+    }
+
     /// What changed, in order, e.g. `stage api--d1 acr/api:1`, `shift api to api--d1=100`.
     pub fn effects(&self) -> Vec<String> {
         self.state().effects.clone()
