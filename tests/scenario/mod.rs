@@ -2,9 +2,9 @@
 
 mod bad_input;
 mod configurations;
+mod health;
 mod decommission;
 mod digests;
-mod health;
 pub mod holds;
 mod inventory;
 mod operators;
