@@ -26,6 +26,7 @@ use crate::{
     services::{
         deployment_service, runtime_configuration_service, runtime_environment_service,
         secret_binding_service::bind_secret,
+        tenant_runtime_isolation_service::making_part,
     },
 };
 
@@ -62,6 +63,8 @@ pub enum Kind {
     Configure,
     /// Binds a workload to a secret.
     BindSecret,
+    /// Makes the part of a pool that a tenant has for itself.
+    BindTenant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -451,6 +454,7 @@ async fn take_step(platform: &Platform, operation: &Operation) -> Result<Step, F
             tokio::time::timeout(STEP_TIMEOUT, runtime_configuration_service::step(platform, operation)).await
         }
         Kind::BindSecret => tokio::time::timeout(STEP_TIMEOUT, bind_secret::step(platform, operation)).await,
+        Kind::BindTenant => tokio::time::timeout(STEP_TIMEOUT, making_part::step(platform, operation)).await,
     };
     let fault = match step {
         Ok(Ok(step)) => return Ok(step),
@@ -502,6 +506,7 @@ async fn give_up(platform: &Platform, operation: &Operation, why: GiveUp) -> Res
         }
         Kind::Configure => runtime_configuration_service::give_up(platform, operation, &why).await,
         Kind::BindSecret => bind_secret::give_up(platform, operation, &why).await,
+        Kind::BindTenant => making_part::give_up(platform, operation, &why).await,
     }
 }
 

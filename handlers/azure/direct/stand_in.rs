@@ -104,6 +104,7 @@ fn environment() -> Vec<Resource> {
         region: "westeurope".to_owned(),
         isolation_model: IsolationModel::Silo,
         compute_targets: vec![TargetKind::ContainerApps],
+        parts: Vec::new(),
     };
     resources(&spec, SUBSCRIPTION, DIRECTORY)
 }

@@ -3,6 +3,7 @@
 //! It alone writes RuntimeEnvironment and the plans of what provisioning would change, and it alone
 //! produces `RuntimeEnvironmentProvisioned`.
 
+pub mod parts;
 pub mod provision_environment;
 pub mod provisioning;
 pub mod resources;

@@ -152,6 +152,7 @@ fn decide(
             provisioned_at: None,
             decommissioned_at: None,
             failure: None,
+            parts: Vec::new(),
         });
     };
     revisit(existing, wanted)

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::resources::{EnvironmentSpec, IsolationModel, Stage, TargetKind};
+use super::resources::{EnvironmentSpec, IsolationModel, Stage, TargetKind, TenantPart};
 use crate::{
     ids::{EnvironmentId, OperationId, PlanId, ProjectId, TenantId},
     ledger::State,
@@ -55,6 +55,9 @@ pub struct RuntimeEnvironment {
     pub decommissioned_at: Option<Timestamp>,
     /// Why provisioning failed, where it did.
     pub failure: Option<String>,
+    /// The tenants that have a part of it for themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<TenantPart>,
 }
 
 impl State for RuntimeEnvironment {
@@ -82,6 +85,7 @@ impl RuntimeEnvironment {
             region: self.region.clone(),
             isolation_model: self.isolation_model,
             compute_targets: self.compute_targets.clone(),
+            parts: self.parts.clone(),
         }
     }
 }

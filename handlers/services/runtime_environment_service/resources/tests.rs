@@ -18,6 +18,7 @@ fn spec(tenant: &str, name: &str) -> EnvironmentSpec {
         region: "West Europe".to_owned(),
         isolation_model: IsolationModel::Silo,
         compute_targets: vec![TargetKind::ContainerApps],
+        parts: Vec::new(),
     }
 }
 
