@@ -26,9 +26,17 @@ pub const FIRST_STEP: &str = provisioning::PLANNING;
 pub enum Part {
     Goes(Step),
     /// It was read to be in place.
-    Stands { commit: Commit, notes: Vec<String> },
+    Stands {
+        commit: Commit,
+        notes: Vec<String>,
+    },
     /// It will not come into place.
-    Fails { commit: Commit, notes: Vec<String>, code: ReasonCode, detail: String },
+    Fails {
+        commit: Commit,
+        notes: Vec<String>,
+        code: ReasonCode,
+        detail: String,
+    },
 }
 
 impl EnvironmentView {

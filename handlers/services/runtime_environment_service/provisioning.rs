@@ -118,12 +118,7 @@ async fn record_plan(
     if generation >= GENERATIONS_MAX {
         let detail =
             format!("the resources kept changing under {GENERATIONS_MAX} plans; see who else writes to them");
-        return Ok(Standing::Fails {
-            site,
-            notes: Vec::new(),
-            code: ReasonCode::ProvisioningFailed,
-            detail,
-        });
+        return Ok(Standing::Fails { site, notes: Vec::new(), code: ReasonCode::ProvisioningFailed, detail });
     }
     let now = site.commit.now;
     let plan = Plan {

@@ -165,11 +165,7 @@ fn parts(vault: &Url) -> Option<&str> {
 }
 
 /// Whether the environment takes the binding; the identity that its workloads run as.
-fn accepts(
-    platform: &Platform,
-    ground: &Ground,
-    wanted: &Wanted,
-) -> Result<String, Refusal> {
+fn accepts(platform: &Platform, ground: &Ground, wanted: &Wanted) -> Result<String, Refusal> {
     let environment = ground.environment();
     let status = &environment.status;
     let id = &wanted.environment_id;

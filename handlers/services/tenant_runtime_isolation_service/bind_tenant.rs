@@ -84,12 +84,10 @@ impl Command for BindTenant {
         let wants_part = wants_part(&environment, &located, owner, &wanted);
         let obstacle = obstacle
             .or_else(|| under_way(&located))
-            .or_else(|| wants_part.then(|| no_part(&environment)).flatten());
+            .or_else(|| wants_part.then(|| no_part(&environment, &state::prefix(&located.id))).flatten());
         match obstacle {
             Some(refusal) => Ok(Decision::Refused(refusal)),
-            None if wants_part => {
-                making_part::begin(message, wanted, &environment, located, partition)
-            }
+            None if wants_part => making_part::begin(message, wanted, &environment, located, partition),
             None => record(message, wanted, &environment, located, partition),
         }
     }
@@ -249,7 +247,7 @@ fn under_way(located: &Located) -> Option<Refusal> {
 }
 
 /// Why an environment cannot make another part now.
-fn no_part(view: &EnvironmentView) -> Option<Refusal> {
+fn no_part(view: &EnvironmentView, prefix: &str) -> Option<Refusal> {
     let RuntimeEnvironment { environment_id: id, operation_id, parts, .. } = &view.environment;
     if let Some(operation) = operation_id {
         return Some(Refusal {
@@ -260,7 +258,8 @@ fn no_part(view: &EnvironmentView) -> Option<Refusal> {
             retryable: true,
         });
     }
-    (parts.len() >= PARTS_MAX).then(|| {
+    let begun = parts.iter().any(|part| part.prefix == prefix);
+    (!begun && parts.len() >= PARTS_MAX).then(|| {
         let detail = format!(
             "`{id}` has {} tenants with a part of their own, and {PARTS_MAX} are allowed. Bind the tenant as `shared`, or to another environment.",
             parts.len()

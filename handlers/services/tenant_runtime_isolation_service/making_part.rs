@@ -46,11 +46,7 @@ pub(super) fn begin(
     let mut commit = Commit::new(partition, message.now);
     let operation_id = message.cause(&commit.partition.environment_id).operation(0);
     let Wanted { environment_id, bound_tenant_id, isolation_model, quota } = wanted;
-    let pending = Some(Pending {
-        isolation_model,
-        quota: quota.clone(),
-        operation_id: operation_id.clone(),
-    });
+    let pending = Some(Pending { isolation_model, quota: quota.clone(), operation_id: operation_id.clone() });
     let binding = match located.binding {
         Some(binding) => RuntimeTenantBinding { pending, updated_at: message.now, ..binding },
         None => RuntimeTenantBinding {
@@ -68,11 +64,8 @@ pub(super) fn begin(
             pending,
         },
     };
-    let part = TenantPart {
-        tenant_id: binding.bound_tenant_id.clone(),
-        prefix: binding.prefix(),
-        stands: false,
-    };
+    let part =
+        TenantPart { tenant_id: binding.bound_tenant_id.clone(), prefix: binding.prefix(), stands: false };
     environment.want_part(&mut commit, part, &operation_id)?;
     operations::begin(
         &mut commit,
@@ -148,10 +141,8 @@ fn bound(
     commit.event(&operation.lineage, event)?;
     tenant_view::ask(&mut commit, &binding, operation.operation_id.as_str())?;
     commit.put(loaded, &binding)?;
-    let detail = format!(
-        "`{}` has a part of `{}` for itself",
-        binding.bound_tenant_id, binding.environment_id
-    );
+    let detail =
+        format!("`{}` has a part of `{}` for itself", binding.bound_tenant_id, binding.environment_id);
     notes.push(detail.clone());
     Ok(Step { commit, label: "Bound", notes, then: Then::Succeeded(detail), outcome: Some(outcome) })
 }

@@ -51,6 +51,11 @@ impl FakeInfrastructure {
         self.state.lock().unwrap().failing.insert(key.to_owned(), reason.to_owned());
     }
 
+    /// The resource `key` comes into place again.
+    pub fn mend(&self, key: &str) {
+        self.state.lock().unwrap().failing.remove(key);
+    }
+
     /// Somebody else writes (or, with none, deletes) the resource `id`.
     pub fn meddle(&self, id: &str, body: Option<Value>) {
         let mut state = self.state.lock().unwrap();

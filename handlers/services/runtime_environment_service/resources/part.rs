@@ -78,8 +78,11 @@ impl Place {
         let mut tags = self.tags.clone();
         tags.insert("cs-tenant-id".to_owned(), part.tenant_id.to_string());
         let identity_id = self.part_identity_id(&part.prefix);
-        let vault_id =
-            format!("{}/providers/Microsoft.KeyVault/vaults/{}", self.group_id(), self.part_vault(&part.prefix));
+        let vault_id = format!(
+            "{}/providers/Microsoft.KeyVault/vaults/{}",
+            self.group_id(),
+            self.part_vault(&part.prefix)
+        );
         let mut identity = Resource {
             key: key("identity"),
             resource_type: "Microsoft.ManagedIdentity/userAssignedIdentities".into(),
