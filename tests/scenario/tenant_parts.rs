@@ -54,7 +54,15 @@ async fn a_tenant_of_a_pool_runs_as_an_identity_and_on_machines_of_its_own() {
     let mut platform = pool().await;
     let place = platform.mark();
     platform.run(&bind("bind-1", ACME, "pool")).await;
-    expect![[""]].assert_eq(&platform.transcript_since(place));
+    expect![[r#"
+        10:15:05 > BindTenant bind-1
+        10:15:05 ~ update container-apps
+        10:15:05 ~ create t07433385-identity
+        10:15:05 ~ create t07433385-vault
+        10:15:06 ~ create t07433385-vault-secrets-user
+        10:15:06 ~ create t07433385-registry-pull
+        10:15:07 RuntimeTenantBound tb-07433385 env-cc58147b pool Created <- bind-1
+    "#]].assert_eq(&platform.transcript_since(place));
     assert_eq!(platform.outcome("bind-1").await, ("Completed".into(), "RuntimeTenantBound".into()));
     assert_eq!(profiles(&platform), ["Consumption", PREFIX]);
     platform.run(&deploy("deploy-1", "1.4.1")).await;
@@ -123,7 +131,12 @@ async fn one_part_is_made_at_a_time() {
             None => event.event_type().to_owned(),
         })
         .collect();
-    expect![[""]].assert_eq(&format!("{told:#?}"));
+    expect![[r#"
+        [
+            "_ is being made pool by _. Wait for its end, then send the command again if it is still wanted.",
+            "_ is at work on _, and a tenant's part is made of the same resources. Wait for its end, then send the command again.",
+            "RuntimeTenantBound",
+        ]"#]].assert_eq(&format!("{told:#?}"));
 }
 
 #[tokio::test]

@@ -34,10 +34,10 @@ pub struct RuntimeTenantBinding {
     /// Only in the copy that the bound tenant has.
     pub view: Option<View>,
     /// False until the first binding is in place.
-    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    #[serde(default = "yes")]
     pub bound: bool,
     /// What an operation is making of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub pending: Option<Pending>,
 }
 
@@ -52,12 +52,6 @@ pub struct Pending {
 
 fn yes() -> bool {
     true
-}
-
-// The signature is serde's.
-#[expect(clippy::trivially_copy_pass_by_ref)]
-fn is_true(value: &bool) -> bool {
-    *value
 }
 
 /// What the bound tenant needs to know of the environment.
