@@ -21,7 +21,7 @@ use crate::{
             rollback_deployment::RollbackDeployment,
         },
         runtime_configuration_service::publish_configuration::PublishConfiguration,
-        runtime_environment_service::provision_environment::ProvisionEnvironment,
+        runtime_environment_service::{decommission, provision_environment::ProvisionEnvironment},
         runtime_inventory_worker,
         secret_binding_service::bind_secret::BindSecret,
         service_catalog_runtime_service::on_runtime_environment::OnRuntimeEnvironment,
@@ -60,6 +60,9 @@ pub fn all() -> Vec<Function> {
         }),
         queue("Sweep", sweeps::QUEUE, |platform, message| {
             Box::pin(async move { sweeps::one(&platform, &message).await })
+        }),
+        queue("DecommissionEnvironment", decommission::QUEUE, |platform, message| {
+            Box::pin(async move { decommission::begin(&platform, &message).await })
         }),
         queue("DeadLetters", delivery::DEAD_LETTERS, |platform, message| {
             Box::pin(async move { admin::dead_letters::file(&platform, &message).await })
@@ -121,6 +124,9 @@ pub fn all() -> Vec<Function> {
         // What operators do.
         post("CancelOperation", "v1/runtime/operations/{id}/cancel", |platform, request| {
             Box::pin(async move { admin::cancel_operation::post(&platform, &request).await })
+        }),
+        post("Decommission", "v1/runtime/environments/{id}/decommission", |platform, request| {
+            Box::pin(async move { admin::decommission::post(&platform, &request).await })
         }),
         post("SweepNow", "v1/runtime/environments/{id}/sweep/{kind}", |platform, request| {
             Box::pin(async move { admin::sweep_now::post(&platform, &request).await })

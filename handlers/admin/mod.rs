@@ -4,6 +4,7 @@ pub mod cancel_operation;
 pub mod commands;
 pub mod configurations;
 pub mod dead_letters;
+pub mod decommission;
 pub mod deployments;
 pub mod environments;
 pub mod events;

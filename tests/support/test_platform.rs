@@ -30,7 +30,10 @@ use runtime_platform::{
     services::{
         deployment_service::{GateRecord, RuntimeDeployment, Slot},
         runtime_configuration_service::{ConfigurationVersion, RuntimeConfiguration, WorkloadConfiguration},
-        runtime_environment_service::{RuntimeEnvironment, state::Plan},
+        runtime_environment_service::{
+            RuntimeEnvironment,
+            state::{Decommission, Plan},
+        },
         runtime_health_service::HealthCheckResult,
         secret_binding_service::SecretBinding,
         service_catalog_runtime_service::{CatalogueEntry, PastService, RuntimeService},
@@ -43,7 +46,10 @@ use serde_json::Value;
 use super::{
     broker::{self, Broker, Held},
     builders::Order,
-    fakes::{compute::FakeCompute, infrastructure::FakeInfrastructure, probe::FakeProbe, vault::FakeVault},
+    fakes::{
+        compute::FakeCompute, infrastructure::FakeInfrastructure, probe::FakeProbe, registry::FakeRegistry,
+        vault::FakeVault,
+    },
     faulty::{FaultyBus, FaultyStore, Trouble},
     fixed_clock::FixedClock,
     memory_store::MemoryStore,
@@ -78,6 +84,7 @@ pub struct TestPlatform {
     pub infrastructure: FakeInfrastructure,
     pub vault: FakeVault,
     pub probe: FakeProbe,
+    pub registry: FakeRegistry,
     /// Bad answers of compute and infrastructure.
     pub script: Script,
     pub platform: Platform,
@@ -122,7 +129,8 @@ impl TestPlatform {
         let (trouble, script) = (Trouble::default(), Script::default());
         let store = FaultyStore::new(store, trouble.clone());
         let broker = Broker::new(clock.clone());
-        let compute = FakeCompute::new(clock.clone(), trouble.clone());
+        let registry = FakeRegistry::new(trouble.clone());
+        let compute = FakeCompute::new(clock.clone(), trouble.clone()).over(registry.clone());
         compute.finish_after(1);
         let infrastructure = FakeInfrastructure::new(trouble.clone());
         let vault = FakeVault::new(clock.clone(), trouble.clone());
@@ -136,6 +144,7 @@ impl TestPlatform {
             // Not to be reached is an answer of the workload, not a fault of ours: probes are not troubled.
             probe: Arc::new(probe.clone()),
             vault: Arc::new(vault.clone()),
+            registry: Arc::new(Refusing { inner: registry.clone(), script: script.clone() }),
             wire_format: WireFormat::MassTransit,
             namespace: "test.servicebus.windows.net".into(),
             subscription_id: "00000000-0000-0000-0000-00000000c105".into(),
@@ -151,6 +160,7 @@ impl TestPlatform {
             infrastructure,
             vault,
             probe,
+            registry,
             script,
             platform,
             memory,
@@ -378,7 +388,8 @@ impl TestPlatform {
         let world = self.compute.world();
         let revisions = world.values().flat_map(|observed| observed.revisions.values());
         let told = revisions.filter(|revision| revision.traffic > 0).map(|revision| {
-            format!("{}={}", revision.image.rsplit(':').next().unwrap_or_default(), revision.traffic)
+            let image = self.registry.named(&revision.image);
+            format!("{}={}", image.rsplit(':').next().unwrap_or_default(), revision.traffic)
         });
         told.collect()
     }
@@ -498,6 +509,7 @@ fn read<S: State>(stored: Stored) -> Result<S, String> {
 fn readable(stored: Stored) -> Result<(), String> {
     match stored.document.kind.as_str() {
         RuntimeEnvironment::KIND => read::<RuntimeEnvironment>(stored).map(drop),
+        Decommission::KIND => read::<Decommission>(stored).map(drop),
         Plan::KIND => read::<Plan>(stored).map(drop),
         Operation::KIND => read::<Operation>(stored).map(drop),
         RuntimeDeployment::KIND => read::<RuntimeDeployment>(stored).map(drop),

@@ -139,6 +139,7 @@ fn in_short(payload: &Value, event_type: &str) -> String {
                 payload["serviceIds"].as_array().map_or(0, Vec::len)
             )
         }
+        "RuntimeEnvironmentDecommissioned" => text("environmentId"),
         "ConfigurationSynced" => format!("version {} at {}", text("version"), text("serviceId")),
         "SecretBound" => format!("{} {} {}", text("secretBindingId"), text("secretName"), text("version")),
         "RuntimeCommandFailed" => format!(
