@@ -60,6 +60,8 @@ pub enum Kind {
     Configure,
     /// Binds a workload to a secret.
     BindSecret,
+    /// Makes the part of a pool that a tenant has for itself.
+    BindTenant,
     /// Takes an environment down.
     Decommission,
 }

@@ -9,6 +9,7 @@ use crate::{
         runtime_configuration_service,
         runtime_environment_service::{decommissioning, provisioning},
         secret_binding_service::bind_secret,
+        tenant_runtime_isolation_service::making_part,
     },
 };
 
@@ -18,6 +19,7 @@ pub(super) async fn step(platform: &Platform, operation: &Operation) -> Result<S
         Kind::Deploy | Kind::Rollback => rollout::step(platform, operation).await,
         Kind::Configure => runtime_configuration_service::step(platform, operation).await,
         Kind::BindSecret => bind_secret::step(platform, operation).await,
+        Kind::BindTenant => making_part::step(platform, operation).await,
         Kind::Decommission => decommissioning::step(platform, operation).await,
     }
 }
@@ -28,6 +30,7 @@ pub(super) async fn give_up(platform: &Platform, operation: &Operation, why: &Gi
         Kind::Deploy | Kind::Rollback => rollout::give_up(platform, operation, why).await,
         Kind::Configure => runtime_configuration_service::give_up(platform, operation, why).await,
         Kind::BindSecret => bind_secret::give_up(platform, operation, why).await,
+        Kind::BindTenant => making_part::give_up(platform, operation, why).await,
         Kind::Decommission => decommissioning::give_up(platform, operation, why).await,
     }
 }

@@ -27,6 +27,10 @@ pub struct ComputeTarget {
     pub identity_id: String,
     pub region: String,
     pub tags: BTreeMap<String, String>,
+    /// The machines that workloads run on, by the name that the host has for them; none for those
+    /// that everybody shares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload_profile: Option<String>,
 }
 
 /// One workload on one target.

@@ -45,6 +45,9 @@ pub fn all() -> Vec<Case> {
     let provisioned = provision("provision-0");
     let serving = [provisioned.clone(), deploy("deploy-0", "1.0")];
     let bound = [provisioned.clone(), bind("bind-0", "acme", "shared")];
+    let pool = provisioned.clone().with("/isolationModel", "pool".into());
+    let pooled = [pool.clone(), bind("bind-0", "acme", "pool")];
+    let pooled_serving = [pooled[0].clone(), pooled[1].clone(), deploy("deploy-0", "1.0").of("acme")];
     let publish = |id: &str, level: &str| publish_configuration(id, json!({ "LOG_LEVEL": level }));
     let published = [provisioned.clone(), deploy("deploy-0", "1.0"), publish("publish-0", "debug")];
     let two = [provisioned.clone(), deploy("deploy-0", "1.0"), deploy("deploy-1", "1.1")];
@@ -60,6 +63,9 @@ pub fn all() -> Vec<Case> {
         case("bind a tenant", std::slice::from_ref(&provisioned), bind("x", "acme", "shared")),
         case("bind a tenant again", &bound, bind("x", "acme", "shared")),
         case("deploy as a bound tenant", &bound, deploy("x", "1.0").of("acme")),
+        case("bind a tenant to a pool", std::slice::from_ref(&pool), bind("x", "acme", "pool")),
+        case("bind a tenant to a pool again", &pooled, bind("x", "acme", "pool")),
+        case("publish as a bound tenant", &pooled_serving, publish("x", "debug").of("acme")),
         case("bind a tenant to nothing", &[], bind("x", "acme", "shared")),
         case("publish with nobody to apply it", std::slice::from_ref(&provisioned), publish("x", "debug")),
         case("publish to what serves", &serving, publish("x", "debug")),

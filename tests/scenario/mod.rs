@@ -15,5 +15,6 @@ mod secrets;
 mod story;
 mod superseding;
 mod sweeps;
+mod tenant_parts;
 mod tenants;
 mod weather;

@@ -27,7 +27,7 @@ pub(super) fn first_revision(workload: &WorkloadRef, revision: &RevisionSpec, na
     if !revision.secrets.is_empty() {
         configuration["secrets"] = json!(secrets::entries(revision));
     }
-    json!({
+    let mut body = json!({
         "location": target.region,
         "tags": target.tags,
         "identity": {
@@ -43,7 +43,11 @@ pub(super) fn first_revision(workload: &WorkloadRef, revision: &RevisionSpec, na
                 "scale": scale(revision),
             },
         },
-    })
+    });
+    if let Some(profile) = &target.workload_profile {
+        body["properties"]["workloadProfileName"] = json!(profile);
+    }
+    body
 }
 
 /// The patch that adds revision `name` to an app. `traffic` is who keeps the traffic; the new

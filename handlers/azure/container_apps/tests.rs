@@ -21,6 +21,7 @@ fn workload() -> WorkloadRef {
             identity_id: format!("{GROUP}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/i"),
             region: "westeurope".into(),
             tags: BTreeMap::from([("cs-tenant".to_owned(), "connectsoft".to_owned())]),
+            workload_profile: None,
         },
         name: "reservations-api".into(),
     }

@@ -5,6 +5,7 @@
 
 pub mod decommission;
 pub mod decommissioning;
+pub mod parts;
 pub mod provision_environment;
 pub mod provisioning;
 pub mod resources;

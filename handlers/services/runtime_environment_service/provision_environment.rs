@@ -155,6 +155,7 @@ fn decide(
             decommission_orders: 0,
             left_behind: Vec::new(),
             failure: None,
+            parts: Vec::new(),
         });
     };
     revisit(existing, wanted)

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::resources::{EnvironmentSpec, IsolationModel, Stage, TargetKind};
+use super::resources::{EnvironmentSpec, IsolationModel, Stage, TargetKind, TenantPart};
 use crate::{
     ids::{EnvironmentId, OperationId, PlanId, ProjectId, TenantId},
     ledger::State,
@@ -68,6 +68,9 @@ pub struct RuntimeEnvironment {
     pub left_behind: Vec<String>,
     /// Why provisioning failed, where it did.
     pub failure: Option<String>,
+    /// The tenants that have a part of it for themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<TenantPart>,
 }
 
 impl State for RuntimeEnvironment {
@@ -95,6 +98,7 @@ impl RuntimeEnvironment {
             region: self.region.clone(),
             isolation_model: self.isolation_model,
             compute_targets: self.compute_targets.clone(),
+            parts: self.parts.clone(),
         }
     }
 }

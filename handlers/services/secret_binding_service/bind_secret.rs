@@ -7,8 +7,10 @@
 //! at the vault before it decides, and generating twice is generating once.
 //!
 //! The secret is in the environment's own vault: provisioning gave the workloads' identity the role
-//! that reads there, and an environment is Provisioned only with that in place. Deliberately absent:
-//! other vaults, whose roles are not ours to know.
+//! that reads there, and an environment is Provisioned only with that in place. A tenant that is bound to
+//! a pool has a vault of its own, which its own identity alone reads; one that is bound as `shared` uses
+//! the environment's, and only names that begin with its prefix. Deliberately absent: other vaults, whose
+//! roles are not ours to know.
 
 use std::time::Duration;
 
@@ -38,7 +40,11 @@ use crate::{
             refresh::{self, Wish},
             state::Origin,
         },
-        runtime_environment_service::{self, ProvisioningStatus, RuntimeEnvironment, resources},
+        runtime_environment_service::{
+            ProvisioningStatus,
+            resources::{self, IsolationModel},
+        },
+        tenant_runtime_isolation_service::Ground,
     },
 };
 
@@ -84,12 +90,11 @@ impl Command for BindSecret {
             Err(refusal) => return Ok(Decision::Refused(refusal)),
         };
         let partition = Partition::environment(&message.envelope.tenant_id, wanted.environment_id.as_str());
-        let view =
-            runtime_environment_service::find(&platform.ledger, &partition, &wanted.environment_id).await?;
-        let Some(view) = view else {
+        let tenant = &message.envelope.tenant_id;
+        let Some(ground) = Ground::find(&platform.ledger, tenant, &wanted.environment_id).await? else {
             return Ok(Decision::Refused(environment_not_found(&wanted.environment_id)));
         };
-        let identity = match accepts(platform, &view.environment, &wanted) {
+        let identity = match accepts(platform, &ground, &wanted) {
             Ok(identity) => identity,
             Err(refusal) => return Ok(Decision::Refused(refusal)),
         };
@@ -160,12 +165,9 @@ fn parts(vault: &Url) -> Option<&str> {
 }
 
 /// Whether the environment takes the binding; the identity that its workloads run as.
-fn accepts(
-    platform: &Platform,
-    environment: &RuntimeEnvironment,
-    wanted: &Wanted,
-) -> Result<String, Refusal> {
-    let RuntimeEnvironment { status, targets, .. } = environment;
+fn accepts(platform: &Platform, ground: &Ground, wanted: &Wanted) -> Result<String, Refusal> {
+    let environment = ground.environment();
+    let status = &environment.status;
     let id = &wanted.environment_id;
     if *status != ProvisioningStatus::Provisioned {
         return Err(Refusal {
@@ -176,7 +178,7 @@ fn accepts(
             retryable: true,
         });
     }
-    let own = own_vault(platform, environment);
+    let own = own_vault(platform, ground);
     if parts(&wanted.vault) != Some(own.as_str()) {
         let detail = format!(
             "payload.vaultUri: `{}` is not the vault of `{id}`, which is `{own}`; workloads may read there alone. Put the secret into that vault.",
@@ -184,7 +186,14 @@ fn accepts(
         );
         return Err(Refusal::new(ReasonCode::NotSupported, detail));
     }
-    match targets.first() {
+    if let Some(prefix) = shared_prefix(ground).filter(|prefix| !wanted.secret.name.starts_with(prefix)) {
+        let detail = format!(
+            "payload.secretName: `{id}` is shared, and so is its vault; a bound tenant's secrets there have names that begin with `{prefix}`. Name it `{prefix}{}`, or have the owner bind you to a pool.",
+            wanted.secret.name
+        );
+        return Err(Refusal::new(ReasonCode::NotSupported, detail));
+    }
+    match ground.targets().first() {
         Some(target) => Ok(target.identity_id.clone()),
         None => Err(Refusal::new(
             ReasonCode::NotSupported,
@@ -193,10 +202,20 @@ fn accepts(
     }
 }
 
-/// The name of the vault that provisioning made.
-fn own_vault(platform: &Platform, environment: &RuntimeEnvironment) -> String {
-    let rendered =
-        resources::resources(&environment.spec(), &platform.subscription_id, &platform.directory_id);
+/// What the names of a tenant's secrets begin with in a vault that it shares with others.
+fn shared_prefix(ground: &Ground) -> Option<String> {
+    let shares = ground.binding().is_some_and(|binding| binding.isolation_model != IsolationModel::Pool);
+    ground.prefix().filter(|_| shares).map(|prefix| format!("{prefix}-"))
+}
+
+/// The name of the vault that the tenant's workloads read: the environment's, or that of its own part.
+fn own_vault(platform: &Platform, ground: &Ground) -> String {
+    let spec = ground.environment().spec();
+    let alone = ground.prefix().filter(|_| shared_prefix(ground).is_none());
+    if let Some(prefix) = alone {
+        return resources::part_vault(&spec, &prefix, &platform.subscription_id);
+    }
+    let rendered = resources::resources(&spec, &platform.subscription_id, &platform.directory_id);
     let vault = rendered.iter().find(|resource| resource.key == "vault");
     vault.and_then(|vault| vault.id.rsplit('/').next()).unwrap_or_default().to_ascii_lowercase()
 }

@@ -13,6 +13,7 @@ fn workload() -> WorkloadRef {
         identity_id: "identity".into(),
         region: "westeurope".into(),
         tags: BTreeMap::new(),
+        workload_profile: None,
     };
     WorkloadRef { target, name: "api".into() }
 }
