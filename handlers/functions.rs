@@ -18,11 +18,11 @@ use crate::{
     services::{
         deployment_service::{
             deploy::Deploy, on_runtime_configuration::OnRuntimeConfiguration,
-            rollback_deployment::RollbackDeployment,
+            on_runtime_secrets::OnRuntimeSecrets, rollback_deployment::RollbackDeployment,
         },
         runtime_configuration_service::publish_configuration::PublishConfiguration,
         runtime_environment_service::provision_environment::ProvisionEnvironment,
-        secret_binding_service::bind_secret::BindSecret,
+        secret_binding_service::{bind_secret::BindSecret, rotate_secret::RotateSecret},
         tenant_runtime_isolation_service::{bind_tenant::BindTenant, tenant_view},
     },
     sweeps,
@@ -41,8 +41,10 @@ pub fn all() -> Vec<Function> {
         command::<BindTenant>(),
         command::<PublishConfiguration>(),
         command::<BindSecret>(),
+        command::<RotateSecret>(),
         // What it makes of its own events.
         subscription::<OnRuntimeConfiguration>(),
+        subscription::<OnRuntimeSecrets>(),
         // What the platform tells itself.
         queue("ContinueOperation", operations::TICKS, |platform, message| {
             Box::pin(async move { delivery::tick(&platform, &message).await })
@@ -65,6 +67,9 @@ pub fn all() -> Vec<Function> {
         }),
         timer("ResumeOperations", "0 * * * * *", |platform| {
             Box::pin(async move { admin::resume_operations::run(&platform).await })
+        }),
+        timer("RotationSweep", "0 0 * * * *", |platform| {
+            Box::pin(async move { sweeps::start(&platform, sweeps::Kind::Rotation).await })
         }),
         // What operators read.
         get("Health", "v1/runtime/health", |platform, _| {

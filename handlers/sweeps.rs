@@ -25,7 +25,10 @@ use crate::{
     outcome::Fault,
     platform::Platform,
     ports::store::{Page, Partition, Stored},
-    services::{runtime_environment_service::RuntimeEnvironment, tenant_runtime_isolation_service},
+    services::{
+        runtime_environment_service::RuntimeEnvironment, secret_binding_service::rotation_sweep,
+        tenant_runtime_isolation_service,
+    },
 };
 
 /// The queue that sweeps travel on.
@@ -330,6 +333,7 @@ async fn sweep(platform: &Platform, order: &Order) -> Result<(), Fault> {
 async fn of_kind(platform: &Platform, scope: &Scope) -> Result<SweepReport, Fault> {
     let _ = platform;
     match scope.kind {
-        Kind::Health | Kind::Scaling | Kind::Drift | Kind::Rotation => Ok(SweepReport::new(scope)),
+        Kind::Rotation => rotation_sweep::sweep(platform, scope).await,
+        Kind::Health | Kind::Scaling | Kind::Drift => Ok(SweepReport::new(scope)),
     }
 }

@@ -6,12 +6,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     ending::{self, Site},
+    secrets,
     state::{DeploymentStatus, RuntimeDeployment, Serving},
     stopping::stop,
 };
 use crate::{
     events::{CommandOutcome, HealthGateResult, ReasonCode, RolledBackReason},
-    operations::{Operation, Step, Then},
+    operations::{self, Operation, Step, Then},
     outcome::Fault,
     platform::Platform,
     ports::compute::{self, Observed, RevisionState, WorkloadRef},
@@ -49,6 +50,9 @@ pub(super) async fn step(platform: &Platform, operation: &Operation, mut site: S
             }
         };
     }
+    if operation.kind == operations::Kind::Rollback && renew(platform, operation, &mut site).await? {
+        return site.on(Then::Next);
+    }
     let workload = site.deployment.workload_ref();
     let observed = platform.compute.observe(&workload).await?.unwrap_or_default();
     match site.deployment.restore.clone() {
@@ -59,6 +63,33 @@ pub(super) async fn step(platform: &Platform, operation: &Operation, mut site: S
             nothing_to_go_back_to(platform, operation, site).await
         }
     }
+}
+
+/// What was started with versions of secrets that are bound no more is made anew with those that are:
+/// the old ones may be disabled by now, and are once nobody serves with them. Says whether it is so;
+/// the new revision's name is recorded before it is made.
+async fn renew(platform: &Platform, operation: &Operation, site: &mut Site) -> Result<bool, Fault> {
+    let Some(restore) = site.deployment.restore.clone() else { return Ok(false) };
+    let (ledger, partition) = (&platform.ledger, &site.commit.partition);
+    let loaded = ledger.load::<RuntimeDeployment>(partition, restore.deployment_id.as_str()).await?;
+    let (Some(mut older), loaded) = loaded.take() else { return Ok(false) };
+    let suffix = older.suffix_anew(&operation.operation_id);
+    if older.suffix.as_ref() == Some(&suffix) {
+        // A binding that moved since then refreshes what serves by then.
+        return Ok(false);
+    }
+    let Some(renewed) = secrets::renewed(ledger, partition, &older).await? else { return Ok(false) };
+    let revision = platform.compute.revision_name(&older.workload_ref(), &suffix);
+    site.note(format!(
+        "{} was started with versions of secrets that are bound no more; {revision} is made of `{}` with those that are",
+        restore.revision, restore.deployment_id
+    ));
+    older.secrets = renewed;
+    older.suffix = Some(suffix);
+    older.revision = Some(revision.clone());
+    site.commit.put(&loaded, &older)?;
+    site.deployment.restore = Some(Serving { revision, ..restore });
+    Ok(true)
 }
 
 async fn restore_traffic(

@@ -196,6 +196,9 @@ pub struct RuntimeDeployment {
     /// A call to Azure that is not finished.
     pub pending: Option<Value>,
     pub cancel: Option<Cancel>,
+    /// The suffix of its revision, where it was made anew with other versions of its secrets.
+    #[serde(default)]
+    pub suffix: Option<String>,
     /// What a rollback goes back to.
     pub restore: Option<Serving>,
     pub rolled_back_reason: Option<RolledBackReason>,
@@ -261,7 +264,16 @@ impl RuntimeDeployment {
 
     /// `d` and the deployment's eight digits: the same for every attempt, and nobody else's.
     pub fn revision_suffix(&self) -> String {
+        self.suffix.clone().unwrap_or_else(|| self.first_suffix())
+    }
+
+    fn first_suffix(&self) -> String {
         format!("d{}", self.deployment_id.as_str().trim_start_matches(DeploymentId::PREFIX))
+    }
+
+    /// The suffix of the revision that an operation makes of it anew.
+    pub fn suffix_anew(&self, operation: &OperationId) -> String {
+        format!("{}r{}", self.first_suffix(), operation.as_str().trim_start_matches(OperationId::PREFIX))
     }
 
     /// The revision as it is wanted.
@@ -298,6 +310,7 @@ impl RuntimeDeployment {
             failures_in_a_row: 0,
             pending: None,
             cancel: None,
+            suffix: None,
             restore: None,
             rolled_back_reason: None,
             gate_result: None,
