@@ -16,7 +16,7 @@ use runtime_platform::{
         deployment_service::{GateRecord, RuntimeDeployment, Slot},
         runtime_configuration_service::{ConfigurationVersion, RuntimeConfiguration, WorkloadConfiguration},
         runtime_environment_service::{RuntimeEnvironment, state::Plan},
-        secret_binding_service::SecretBinding,
+        secret_binding_service::{SecretBinding, SecretRotation},
         tenant_runtime_isolation_service::RuntimeTenantBinding,
     },
     sweeps::{self, SweepReport},
@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 
 use crate::scenario::holds::hold;
 use crate::support::{
-    builders::{bind, bind_secret, deploy, provision, publish_configuration},
+    builders::{bind, bind_secret, deploy, provision, publish_configuration, rotate},
     faulty::When,
     fixed_clock::FixedClock,
     memory_store::MemoryStore,
@@ -43,6 +43,7 @@ async fn todays() -> Vec<Document> {
     platform.run(&bind("bind-1", "acme", "shared")).await;
     platform.run(&deploy("deploy-1", "1.4.1")).await;
     platform.run(&bind_secret("bind-1", "db-password")).await;
+    platform.run(&rotate("rotate-1", "db-password", "Manual")).await;
     platform.run(&publish_configuration("publish-1", json!({ "LOG_LEVEL": "debug" }))).await;
     hold(&platform, HoldScope::Environment, 5).await;
     sweeps::start(&platform.platform, sweeps::Kind::Rotation).await.unwrap();
@@ -157,6 +158,7 @@ corpus!(
     ConfigurationVersion,
     WorkloadConfiguration,
     SecretBinding,
+    SecretRotation,
     Hold,
     SweepReport
 );

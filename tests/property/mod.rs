@@ -4,4 +4,5 @@ mod cases;
 mod crash_points;
 mod interleavings;
 mod redelivery;
+mod rotation;
 mod store_model;

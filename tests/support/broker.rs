@@ -122,6 +122,14 @@ impl Broker {
         state.waiting.push(Held { number, deliveries: held.deliveries + 1, ..held.clone() });
     }
 
+    /// Loses the messages of a queue or subscription; how many there were.
+    pub fn lose(&self, entity: &str) -> usize {
+        let mut state = self.state();
+        let before = state.waiting.len();
+        state.waiting.retain(|held| held.message.entity != entity);
+        before - state.waiting.len()
+    }
+
     /// What was published to topics since the last call, in order.
     pub fn take_published(&self) -> Vec<Outgoing> {
         std::mem::take(&mut self.state().published)

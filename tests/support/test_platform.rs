@@ -15,6 +15,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use runtime_platform::{
     admin::dead_letters::DeadLetter,
+    events::COMMANDS,
     functions::{self, Function, Run},
     holds::Hold,
     invocation::{HttpAnswer, HttpRequest},
@@ -32,7 +33,7 @@ use runtime_platform::{
         deployment_service::{GateRecord, RuntimeDeployment, Slot},
         runtime_configuration_service::{ConfigurationVersion, RuntimeConfiguration, WorkloadConfiguration},
         runtime_environment_service::{RuntimeEnvironment, state::Plan},
-        secret_binding_service::SecretBinding,
+        secret_binding_service::{SecretBinding, SecretRotation},
         tenant_runtime_isolation_service::RuntimeTenantBinding,
     },
     sweeps::SweepReport,
@@ -473,6 +474,12 @@ impl TestPlatform {
         let told = || format!("\n{}", self.transcript());
         assert_eq!(self.broker.waiting(), Vec::<String>::new(), "messages are left{}", told());
         let mut known = self.commands.clone();
+        if self.memory.is_some() {
+            // The platform sends commands too, when something is due.
+            let handled = self.states::<InboxEntry>();
+            let commands = handled.into_iter().filter(|entry| COMMANDS.contains(&entry.function.as_str()));
+            known.extend(commands.map(|entry| entry.event_id));
+        }
         let mut sequences: BTreeMap<String, u64> = BTreeMap::new();
         for event in self.events() {
             let id = event.envelope.event_id.to_string();
@@ -552,6 +559,7 @@ fn readable(stored: Stored) -> Result<(), String> {
         ConfigurationVersion::KIND => read::<ConfigurationVersion>(stored).map(drop),
         WorkloadConfiguration::KIND => read::<WorkloadConfiguration>(stored).map(drop),
         SecretBinding::KIND => read::<SecretBinding>(stored).map(drop),
+        SecretRotation::KIND => read::<SecretRotation>(stored).map(drop),
         Hold::KIND => read::<Hold>(stored).map(drop),
         SweepReport::KIND => read::<SweepReport>(stored).map(drop),
         GateRecord::KIND => read::<GateRecord>(stored).map(drop),

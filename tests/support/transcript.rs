@@ -128,6 +128,14 @@ fn in_short(payload: &Value, event_type: &str) -> String {
         }
         "ConfigurationSynced" => format!("version {} at {}", text("version"), text("serviceId")),
         "SecretBound" => format!("{} {} {}", text("secretBindingId"), text("secretName"), text("version")),
+        "SecretRotated" => format!(
+            "{} {} from {} to {} ({})",
+            text("secretBindingId"),
+            text("secretName"),
+            text("previousVersion"),
+            text("newVersion"),
+            text("reason")
+        ),
         "RuntimeCommandFailed" => format!(
             "{} {} {}: {}",
             text("commandId"),

@@ -182,7 +182,8 @@ mod tests {
             key_vault_url: "https://kv-1.vault.azure.net/secrets/db-password/v1".into(),
             identity_id: String::new(),
         };
-        let secret = |name: &str| SecretRef { vault_uri: "https://kv-1.vault.azure.net".into(), name: name.into() };
+        let secret =
+            |name: &str| SecretRef { vault_uri: "https://kv-1.vault.azure.net".into(), name: name.into() };
         assert_eq!(version_in(&entry, &secret("DB-password")), Some("v1"));
         assert_eq!(version_in(&entry, &secret("db-passwor")), None);
         assert_eq!(version_in(&entry, &secret("db-password-2")), None);

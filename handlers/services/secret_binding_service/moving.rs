@@ -74,7 +74,12 @@ impl Site {
     }
 
     /// Moves the binding of a target to the rotation's version and records `SecretRotated`.
-    pub async fn forth(&mut self, platform: &Platform, operation: &Operation, index: usize) -> Result<(), Fault> {
+    pub async fn forth(
+        &mut self,
+        platform: &Platform,
+        operation: &Operation,
+        index: usize,
+    ) -> Result<(), Fault> {
         let (now, expires_at) = (self.now(), self.rotation.expires_at);
         let target = self.rotation.targets[index].clone();
         let Some(version) = self.rotation.version.clone() else { return Err(missing("the version")) };
@@ -101,7 +106,12 @@ impl Site {
     }
 
     /// Moves the binding of a target back to the version that it had, which its workload still uses.
-    pub async fn back(&mut self, platform: &Platform, operation: &Operation, index: usize) -> Result<(), Fault> {
+    pub async fn back(
+        &mut self,
+        platform: &Platform,
+        operation: &Operation,
+        index: usize,
+    ) -> Result<(), Fault> {
         let target = self.rotation.targets[index].clone();
         let Some(from) = target.from.filter(|_| target.event_id.is_some()) else { return Ok(()) };
         let id = cause(operation).event("SecretRotated", event_ordinal(index, true));

@@ -160,8 +160,7 @@ fn judge(
 ) -> Verdict {
     let id = &binding.secret_binding_id;
     let refused = |code, detail| Verdict::Refused(Refusal::new(code, detail));
-    let later =
-        |detail| Verdict::Refused(Refusal { code: ReasonCode::Conflict, detail, retryable: true });
+    let later = |detail| Verdict::Refused(Refusal { code: ReasonCode::Conflict, detail, retryable: true });
     if let Some(running) = rotation.filter(|rotation| rotation.is_running()) {
         if running.reason == payload.reason && running.asked_version == payload.version {
             return Verdict::Nothing(format!(
@@ -213,7 +212,10 @@ fn judge(
         );
     }
     if siblings.iter().all(|sibling| sibling.version.as_ref() == Some(version)) {
-        return Verdict::Nothing(format!("`{id}` is at version {version} of `{}` already.", binding.secret_name));
+        return Verdict::Nothing(format!(
+            "`{id}` is at version {version} of `{}` already.",
+            binding.secret_name
+        ));
     }
     Verdict::Rotate
 }

@@ -199,7 +199,8 @@ fn retire(site: &mut Site) {
 
 async fn moving(platform: &Platform, operation: &Operation, mut site: Site) -> Result<Step, Fault> {
     let at_once = if site.rotation.is_compromised() { MOVED_AT_ONCE } else { 1 };
-    let waiting = (0..site.rotation.targets.len()).filter(|index| site.rotation.targets[*index].moved_at.is_none());
+    let waiting =
+        (0..site.rotation.targets.len()).filter(|index| site.rotation.targets[*index].moved_at.is_none());
     let batch: Vec<usize> = waiting.take(at_once).collect();
     for index in &batch {
         site.forth(platform, operation, *index).await?;
@@ -276,7 +277,8 @@ async fn look(platform: &Platform, operation: &Operation, site: &mut Site) -> Re
             break;
         }
         let (ledger, partition) = (&platform.ledger, &site.commit.partition);
-        let course = secret_course(ledger, partition, &target.module_id, (&secret, &version), moved_at).await?;
+        let course =
+            secret_course(ledger, partition, &target.module_id, (&secret, &version), moved_at).await?;
         let receipt = match course {
             Course::Gone => Receipt::NothingServes,
             Course::Carried(deployment) => Receipt::Confirmed { deployment_id: deployment.to_string() },
@@ -306,12 +308,7 @@ async fn look(platform: &Platform, operation: &Operation, site: &mut Site) -> Re
 }
 
 /// Asks for the refresh of a workload at which nothing happens.
-async fn ask(
-    platform: &Platform,
-    operation: &Operation,
-    site: &mut Site,
-    index: usize,
-) -> Result<(), Fault> {
+async fn ask(platform: &Platform, operation: &Operation, site: &mut Site, index: usize) -> Result<(), Fault> {
     let Target { module_id, event_id, .. } = site.rotation.targets[index].clone();
     let caused_by = event_id.map_or_else(|| operation.caused_by.clone(), |id| id.to_string());
     let lineage = Lineage {

@@ -185,7 +185,12 @@ impl SecretRotation {
             return;
         }
         let compromised = self.is_compromised();
-        self.retiring.push(Retiring { version: version.to_owned(), not_before, compromised, disabling: false });
+        self.retiring.push(Retiring {
+            version: version.to_owned(),
+            not_before,
+            compromised,
+            disabling: false,
+        });
         let excess = self.retiring.len().saturating_sub(RETIRING_MAX);
         self.retiring.drain(..excess);
     }

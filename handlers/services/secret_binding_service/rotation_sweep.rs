@@ -52,7 +52,8 @@ pub async fn sweep(platform: &Platform, scope: &Scope) -> Result<SweepReport, Fa
         return Ok(report);
     }
     disable_what_is_over(platform, scope, &mut report).await?;
-    let ours = |binding: &&SecretBinding| scope.module.as_ref().is_none_or(|module| binding.module_id == *module);
+    let ours =
+        |binding: &&SecretBinding| scope.module.as_ref().is_none_or(|module| binding.module_id == *module);
     let mut sent: Vec<&SecretBinding> = Vec::new();
     for binding in bindings.iter().filter(ours) {
         report.checked += 1;
@@ -102,9 +103,8 @@ async fn rotate(
         report.note(format!("{what}; not rotated: {}", hold.sentence()));
         return Ok(false);
     }
-    let external = bindings
-        .iter()
-        .find(|other| other.shares(&binding.secret()) && other.source == Source::External);
+    let external =
+        bindings.iter().find(|other| other.shares(&binding.secret()) && other.source == Source::External);
     let version = if external.is_some() {
         match newer(platform, binding).await {
             Ok(Some(version)) => Some(version),
@@ -312,7 +312,11 @@ async fn disable(
     let secret = rotation.secret();
     if let Err(fault) = rotation::disable(platform, &secret, version).await {
         report.unreadable += 1;
-        report.note(format!("version {version} of `{}` could not be disabled: {}", secret.name, fault.chain()));
+        report.note(format!(
+            "version {version} of `{}` could not be disabled: {}",
+            secret.name,
+            fault.chain()
+        ));
         return Ok(());
     }
     rotation.retiring.retain(|entry| entry.version != version);

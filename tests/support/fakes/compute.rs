@@ -57,6 +57,8 @@ struct State {
     images: BTreeMap<String, Behaviour>,
     /// By version of the configuration; it comes before the image's.
     configurations: BTreeMap<u64, Behaviour>,
+    /// By version of a secret; it comes before both.
+    secrets: BTreeMap<String, Behaviour>,
     workloads: BTreeMap<String, Workload>,
     /// Calls that were started, by number; a finished one is remembered, since its token may be
     /// looked at again.
@@ -111,6 +113,25 @@ impl FakeCompute {
     /// image.
     pub fn configuration(&self, version: u64, behaviour: Behaviour) {
         self.state().configurations.insert(version, behaviour);
+    }
+
+    /// What becomes of a revision that is started with a version of a secret.
+    pub fn secret(&self, version: &str, behaviour: Behaviour) {
+        self.state().secrets.insert(version.to_owned(), behaviour);
+    }
+
+    /// What every revision with traffic was made from, by workload.
+    pub fn with_traffic(&self) -> Vec<(String, RevisionSpec)> {
+        let state = self.state();
+        let mut found = Vec::new();
+        for (name, workload) in &state.workloads {
+            for (revision, weight) in &workload.traffic {
+                if let Some(made) = workload.revisions.get(revision).filter(|_| *weight > 0) {
+                    found.push((name.clone(), made.spec.clone()));
+                }
+            }
+        }
+        found
     }
 
     /// What a workload's revision that has all the traffic was made from.
@@ -208,7 +229,11 @@ impl State {
     fn behaviour(&self, spec: &RevisionSpec) -> Behaviour {
         let configured =
             spec.configuration.as_ref().and_then(|entry| self.configurations.get(&entry.version));
-        configured.or(self.images.get(&spec.image)).copied().unwrap_or(Behaviour::Good)
+        let secret = spec
+            .secrets
+            .iter()
+            .find_map(|entry| self.secrets.get(entry.key_vault_url.rsplit('/').next().unwrap_or_default()));
+        secret.or(configured).or(self.images.get(&spec.image)).copied().unwrap_or(Behaviour::Good)
     }
 
     fn revision(&self, name: &str) -> Option<(&Made, Behaviour)> {
