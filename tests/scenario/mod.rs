@@ -10,5 +10,6 @@ mod rotations;
 mod secrets;
 mod story;
 mod superseding;
+mod sweeps;
 mod tenants;
 mod weather;
