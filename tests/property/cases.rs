@@ -80,7 +80,6 @@ pub fn all() -> Vec<Case> {
         case("bind a secret of what serves", &serving, bind_secret("x", "db-password")),
         case("bind a secret to nothing", &[], bind_secret("x", "db-password")),
         case("rotate a secret of what serves", &with_secret, rotate("x", "db-password", "Manual")),
-        case("rotate a secret that two read", &shared, rotate("x", "db-password", "Manual")),
         case("rotate a compromised secret", &shared, rotate("x", "db-password", "Compromised")),
         case("rotate a secret that nobody is bound to", &serving, rotate("x", "db-password", "Manual")),
         case("roll back to before a rotation", &rotated, rollback("x")),

@@ -7,6 +7,7 @@ use expect_test::expect;
 use jiff::SignedDuration;
 use runtime_platform::{
     holds::HoldScope,
+    operations::{Kind, Operation},
     ports::clock::Clock,
     services::secret_binding_service::{SecretBinding, SecretRotation},
     sweeps::SweepReport,
@@ -305,7 +306,7 @@ async fn going_back_past_a_rotation_keeps_the_new_version() {
 }
 
 #[tokio::test]
-async fn an_old_version_waits_for_whoever_uses_it() {
+async fn a_deployment_in_flight_is_waited_for() {
     let mut platform = bound().await;
     // A deployment that was configured before the rotation is held up at its gate.
     let slow = Behaviour::Slow(Duration::from_secs(30));
@@ -384,22 +385,42 @@ async fn a_refresh_that_nobody_asked_for_is_asked_for_by_the_rotation() {
 }
 
 #[tokio::test]
-async fn an_operator_may_end_a_rotation_that_waits() {
+async fn an_old_version_waits_for_whoever_uses_it() {
     let mut platform = bound().await;
-    platform.compute.secret("generated2", Behaviour::Slow(Duration::from_secs(50)));
+    platform.compute.secret("generated2", Behaviour::Crashes);
     platform.send(&rotate("rotate-1", "db-password", "Manual"));
-    platform.run_until("staged", |it| it.transcript().contains("from generated1 to generated2")).await;
+    platform.run_until("moved", |it| it.event_types().contains(&"SecretRotated".to_owned())).await;
+    // An operator ends the rotation while it waits for the workload, which keeps its old version.
     let operation = platform.states::<SecretRotation>()[0].operation_id.clone();
     platform.post("CancelOperation", Some(operation.as_str()), json!({ "reason": "not today" }), None).await;
     platform.run_until_quiet().await;
     assert_eq!(platform.outcome("rotate-1").await, ("Failed".into(), "RuntimeCommandFailed".into()));
-    // The binding has moved, and its refresh comes to its own end.
     assert_eq!(
         (version(&platform, APP).as_str(), bindings(&platform)),
-        ("generated2", vec!["generated2 Active".into()])
+        ("generated1", vec!["generated2 Active".into()])
     );
-    sweep_after(&mut platform, 2).await;
+    expect!["The rotation of `db-password` did not come to its end: ended by `olga`: not today (Cancelled). The bindings that moved are at version generated2, and the old version stays enabled until nobody uses it; see that `runtimectl get secret-bindings` and what serves agree, and send RotateSecret again."].assert_eq(&reason(&platform));
+    expect!["version generated1 of `db-password` stays enabled: `dep-4dbb3a7c` of `module-reservations-api` serves with it"].assert_eq(&sweep_after(&mut platform, 2).await.join("\n"));
+    assert_eq!(enabled(&platform), ["generated1", "generated2"]);
+    // Once it passes with the new one, the old one goes.
+    platform.compute.secret("generated2", Behaviour::Good);
+    platform.run(&deploy("deploy-2", "1.4.2")).await;
+    sweep_after(&mut platform, 1).await;
     assert_eq!(enabled(&platform), ["generated2"]);
+}
+
+#[tokio::test]
+async fn what_a_person_rotates_is_refreshed_when_the_hold_ends() {
+    let mut platform = bound().await;
+    hold(&platform, HoldScope::Environment, 45).await;
+    let began = platform.clock.now();
+    platform.run(&rotate("rotate-1", "db-password", "Manual")).await;
+    assert!(platform.clock.now().duration_since(began) > SignedDuration::from_mins(45));
+    assert_eq!(platform.outcome("rotate-1").await, ("Completed".into(), "SecretRotated".into()));
+    assert_eq!(version(&platform, APP), "generated2");
+    let operations = platform.states::<Operation>();
+    let rotation = operations.iter().find(|operation| operation.kind == Kind::RotateSecret).unwrap();
+    expect!["workloads are refreshed when the hold ends: `ops` holds `env-cc58147b` until 2026-03-02T11:00:22Z (hold-5f6aa00f): incident 4711"].assert_eq(&rotation.notes[0].text);
 }
 
 #[tokio::test]

@@ -40,6 +40,7 @@ impl PublishedEvent {
         envelope["occurredAt"] = Value::Null;
         if let Some(payload) = envelope.get_mut("payload").and_then(Value::as_object_mut) {
             payload.remove("provisionedAt");
+            payload.remove("rotatedAt");
         }
         format!("{} {} {} {envelope}", self.topic, self.aggregate, self.sequence)
     }

@@ -111,18 +111,23 @@ async fn making(platform: &Platform, operation: &Operation, mut site: Site) -> R
 }
 
 /// How long a rotation that the platform began by itself waits for the end of a hold; none where
-/// nothing holds it.
+/// nothing holds it. One that a person sent goes on, and only says that the refreshes will wait.
 async fn held(
     platform: &Platform,
     operation: &Operation,
     site: &mut Site,
 ) -> Result<Option<Duration>, Fault> {
-    if !site.rotation.is_automatic() {
-        return Ok(None);
-    }
     let module = site.rotation.targets.first().map(|target| target.module_id.clone());
     let hold = holds::held(&platform.ledger, &site.commit.partition, module.as_ref(), site.now()).await?;
     let Some(hold) = hold else { return Ok(None) };
+    if !site.rotation.is_automatic() {
+        let all_the_same = match site.rotation.is_compromised() {
+            true => "; the old version is disabled in ten minutes all the same",
+            false => "",
+        };
+        site.note(format!("workloads are refreshed when the hold ends{all_the_same}: {}", hold.sentence()));
+        return Ok(None);
+    }
     if operation.notes.last().is_none_or(|note| !note.text.contains(&hold.hold_id)) {
         site.note(format!("waits: {}", hold.sentence()));
     }
