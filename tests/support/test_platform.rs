@@ -217,7 +217,8 @@ impl TestPlatform {
         let due = |kinds: &[&str]| self.memory.as_ref().and_then(|memory| memory.due_first(kinds));
         let outbox = due(&[EVENT, MESSAGE]).map(|at| (self.tick(at + SWEEP_AGE, 10), Some("OutboxRelay")));
         let operation = due(&[Operation::KIND]).map(|at| (self.tick(at, 60), Some("ResumeOperations")));
-        [message, outbox, operation].into_iter().flatten().min_by_key(|(at, _)| *at)
+        // The first of equals is taken: messages that come at a timer's time would else starve it.
+        [outbox, operation, message].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// When a timer that fires every so many seconds fires next, not before `at`.
