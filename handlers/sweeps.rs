@@ -26,8 +26,8 @@ use crate::{
     platform::Platform,
     ports::store::{Page, Partition, Stored},
     services::{
-        runtime_environment_service::RuntimeEnvironment, secret_binding_service::rotation_sweep,
-        tenant_runtime_isolation_service,
+        runtime_environment_service::RuntimeEnvironment, runtime_health_service::health_sweep,
+        secret_binding_service::rotation_sweep, tenant_runtime_isolation_service,
     },
 };
 
@@ -331,9 +331,9 @@ async fn sweep(platform: &Platform, order: &Order) -> Result<(), Fault> {
 
 /// What each kind does, one line each.
 async fn of_kind(platform: &Platform, scope: &Scope) -> Result<SweepReport, Fault> {
-    let _ = platform;
     match scope.kind {
+        Kind::Health => health_sweep::sweep(platform, scope).await,
         Kind::Rotation => rotation_sweep::sweep(platform, scope).await,
-        Kind::Health | Kind::Scaling | Kind::Drift => Ok(SweepReport::new(scope)),
+        Kind::Scaling | Kind::Drift => Ok(SweepReport::new(scope)),
     }
 }

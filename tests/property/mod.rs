@@ -3,6 +3,7 @@
 mod cases;
 mod crash_points;
 mod interleavings;
+mod quarantine;
 mod redelivery;
 mod rotation;
 mod store_model;

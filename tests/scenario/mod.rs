@@ -2,9 +2,14 @@
 
 mod bad_input;
 mod configurations;
+mod decommission;
+mod digests;
+mod health;
 pub mod holds;
+mod inventory;
 mod operators;
 mod provisioning;
+mod quarantine;
 mod rollbacks;
 mod rotations;
 mod secrets;

@@ -65,6 +65,11 @@ pub(super) async fn step(platform: &Platform, operation: &Operation, mut site: S
     }
 }
 
+/// Whether a revision is one that an operation makes anew.
+fn is_made_by(operation: &Operation, revision: &str) -> bool {
+    revision.ends_with(&RuntimeDeployment::mark_anew(&operation.operation_id))
+}
+
 /// What was started with versions of secrets that are bound no more is made anew with those that are:
 /// the old ones may be disabled by now, and are once nobody serves with them. Says whether it is so;
 /// the new revision's name is recorded before it is made.
@@ -111,6 +116,10 @@ async fn restore_traffic(
     if revision.traffic != 100 {
         match revision.state {
             RevisionState::Running | RevisionState::Degraded => {}
+            // The call that makes it may have been lost with the process that made it: it is made once more.
+            RevisionState::Provisioning if is_made_by(operation, &restore.revision) => {
+                return stage(platform, site, workload, &restore).await;
+            }
             RevisionState::Provisioning | RevisionState::Stopped => return site.on(Then::Wait(LOOK_AGAIN)),
             RevisionState::Failed => {
                 let detail = format!(
@@ -146,8 +155,19 @@ async fn restore_traffic(
     ending::rolled_back(platform, operation, site).await
 }
 
-/// The revision was purged: it is made anew from the recorded deployment.
+/// The revision is not there, since it was purged or is made of other secrets: it is made anew from
+/// the recorded deployment.
 async fn rebuild(
+    platform: &Platform,
+    mut site: Site,
+    workload: &WorkloadRef,
+    restore: &Serving,
+) -> Result<Step, Fault> {
+    site.note(format!("{} is not there; makes it anew from `{}`", restore.revision, restore.deployment_id));
+    stage(platform, site, workload, restore).await
+}
+
+async fn stage(
     platform: &Platform,
     mut site: Site,
     workload: &WorkloadRef,
@@ -165,7 +185,6 @@ async fn rebuild(
             restore.revision, restore.deployment_id
         ),
     })?;
-    site.note(format!("{} is gone; makes it anew from `{}`", restore.revision, restore.deployment_id));
     match platform.compute.stage(workload, &older.revision_spec()).await? {
         compute::Step::Done => site.on(Then::Wait(LOOK_AGAIN)),
         compute::Step::Pending { token, again_in } => {
