@@ -18,12 +18,12 @@ use crate::{
     services::{
         deployment_service::{
             deploy::Deploy, on_runtime_configuration::OnRuntimeConfiguration,
-            rollback_deployment::RollbackDeployment,
+            on_runtime_secrets::OnRuntimeSecrets, rollback_deployment::RollbackDeployment,
         },
         runtime_configuration_service::publish_configuration::PublishConfiguration,
         runtime_environment_service::{decommission, provision_environment::ProvisionEnvironment},
         runtime_inventory_worker,
-        secret_binding_service::bind_secret::BindSecret,
+        secret_binding_service::{bind_secret::BindSecret, rotate_secret::RotateSecret},
         service_catalog_runtime_service::on_runtime_environment::OnRuntimeEnvironment,
         tenant_runtime_isolation_service::{bind_tenant::BindTenant, tenant_view},
     },
@@ -43,8 +43,10 @@ pub fn all() -> Vec<Function> {
         command::<BindTenant>(),
         command::<PublishConfiguration>(),
         command::<BindSecret>(),
+        command::<RotateSecret>(),
         // What it makes of its own events.
         subscription::<OnRuntimeConfiguration>(),
+        subscription::<OnRuntimeSecrets>(),
         subscription::<OnRuntimeEnvironment>(),
         subscription::<runtime_inventory_worker::OnRuntimeDeployment>(),
         subscription::<runtime_inventory_worker::OnRuntimeScaling>(),
@@ -73,6 +75,9 @@ pub fn all() -> Vec<Function> {
         }),
         timer("ResumeOperations", "0 * * * * *", |platform| {
             Box::pin(async move { admin::resume_operations::run(&platform).await })
+        }),
+        timer("RotationSweep", "0 0 * * * *", |platform| {
+            Box::pin(async move { sweeps::start(&platform, sweeps::Kind::Rotation).await })
         }),
         // What it looks after by itself.
         timer("HealthSweep", "*/30 * * * * *", |platform| {

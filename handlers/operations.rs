@@ -62,6 +62,8 @@ pub enum Kind {
     BindSecret,
     /// Makes the part of a pool that a tenant has for itself.
     BindTenant,
+    /// Moves the bindings of a secret to another version of it.
+    RotateSecret,
     /// Takes an environment down.
     Decommission,
 }

@@ -27,7 +27,7 @@ use crate::{
     ports::store::{Page, Partition, Stored},
     services::{
         runtime_environment_service::RuntimeEnvironment, runtime_health_service::health_sweep,
-        tenant_runtime_isolation_service,
+        secret_binding_service::rotation_sweep, tenant_runtime_isolation_service,
     },
 };
 
@@ -333,6 +333,7 @@ async fn sweep(platform: &Platform, order: &Order) -> Result<(), Fault> {
 async fn of_kind(platform: &Platform, scope: &Scope) -> Result<SweepReport, Fault> {
     match scope.kind {
         Kind::Health => health_sweep::sweep(platform, scope).await,
-        Kind::Scaling | Kind::Drift | Kind::Rotation => Ok(SweepReport::new(scope)),
+        Kind::Rotation => rotation_sweep::sweep(platform, scope).await,
+        Kind::Scaling | Kind::Drift => Ok(SweepReport::new(scope)),
     }
 }

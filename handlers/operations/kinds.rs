@@ -8,7 +8,7 @@ use crate::{
         deployment_service::rollout,
         runtime_configuration_service,
         runtime_environment_service::{decommissioning, provisioning},
-        secret_binding_service::bind_secret,
+        secret_binding_service::{bind_secret, rotation},
         tenant_runtime_isolation_service::making_part,
     },
 };
@@ -20,6 +20,7 @@ pub(super) async fn step(platform: &Platform, operation: &Operation) -> Result<S
         Kind::Configure => runtime_configuration_service::step(platform, operation).await,
         Kind::BindSecret => bind_secret::step(platform, operation).await,
         Kind::BindTenant => making_part::step(platform, operation).await,
+        Kind::RotateSecret => rotation::step(platform, operation).await,
         Kind::Decommission => decommissioning::step(platform, operation).await,
     }
 }
@@ -31,6 +32,7 @@ pub(super) async fn give_up(platform: &Platform, operation: &Operation, why: &Gi
         Kind::Configure => runtime_configuration_service::give_up(platform, operation, why).await,
         Kind::BindSecret => bind_secret::give_up(platform, operation, why).await,
         Kind::BindTenant => making_part::give_up(platform, operation, why).await,
+        Kind::RotateSecret => rotation::give_up(platform, operation, why).await,
         Kind::Decommission => decommissioning::give_up(platform, operation, why).await,
     }
 }

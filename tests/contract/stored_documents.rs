@@ -21,7 +21,7 @@ use runtime_platform::{
             state::{Decommission, Plan},
         },
         runtime_health_service::HealthCheckResult,
-        secret_binding_service::SecretBinding,
+        secret_binding_service::{SecretBinding, SecretRotation},
         service_catalog_runtime_service::{CatalogueEntry, PastService, RuntimeService},
         tenant_runtime_isolation_service::RuntimeTenantBinding,
     },
@@ -31,7 +31,7 @@ use serde_json::{Value, json};
 
 use crate::scenario::holds::hold;
 use crate::support::{
-    builders::{PROJECT, TENANT, bind, bind_secret, deploy, provision, publish_configuration},
+    builders::{PROJECT, TENANT, bind, bind_secret, deploy, provision, publish_configuration, rotate},
     faulty::When,
     fixed_clock::FixedClock,
     memory_store::MemoryStore,
@@ -49,6 +49,7 @@ async fn todays() -> Vec<Document> {
     platform.run(&bind("bind-1", "acme", "shared")).await;
     platform.run(&deploy("deploy-1", "1.4.1")).await;
     platform.run(&bind_secret("bind-1", "db-password")).await;
+    platform.run(&rotate("rotate-1", "db-password", "Manual")).await;
     platform.run(&publish_configuration("publish-1", json!({ "LOG_LEVEL": "debug" }))).await;
     platform.run(&provision("provision-2").with("/name", json!("other"))).await;
     let other = EnvironmentId::derived(&TENANT.parse().unwrap(), &PROJECT.parse().unwrap(), "other", 0);
@@ -168,6 +169,7 @@ corpus!(
     ConfigurationVersion,
     WorkloadConfiguration,
     SecretBinding,
+    SecretRotation,
     Hold,
     SweepReport,
     HealthCheckResult,

@@ -7,7 +7,10 @@ use runtime_platform::{events::COMMANDS, functions};
 use serde_json::json;
 
 use crate::support::{
-    builders::{IMAGE, Order, bind, bind_secret, deploy, provision, publish_configuration, rollback},
+    builders::{
+        IMAGE, Order, bind, bind_secret, bind_secret_other, deploy, deploy_other, provision,
+        publish_configuration, rollback, rotate,
+    },
     fakes::compute::Behaviour,
     test_platform::{RunResult, TestPlatform},
 };
@@ -51,6 +54,12 @@ pub fn all() -> Vec<Case> {
     let publish = |id: &str, level: &str| publish_configuration(id, json!({ "LOG_LEVEL": level }));
     let published = [provisioned.clone(), deploy("deploy-0", "1.0"), publish("publish-0", "debug")];
     let two = [provisioned.clone(), deploy("deploy-0", "1.0"), deploy("deploy-1", "1.1")];
+    let with_secret = [&serving[..], &[bind_secret("secret-0", "db-password")]].concat();
+    let others = [deploy_other("deploy-o", "1.0"), bind_secret_other("secret-o", "db-password")];
+    let shared = [&with_secret[..], &others].concat();
+    let rotated =
+        [&with_secret[..], &[deploy("deploy-1", "1.1"), rotate("rotate-0", "db-password", "Manual")]]
+            .concat();
     vec![
         case("provision anew", &[], provision("x")),
         case("provision what is in place", std::slice::from_ref(&provisioned), provision("x")),
@@ -78,6 +87,10 @@ pub fn all() -> Vec<Case> {
         ),
         case("bind a secret of what serves", &serving, bind_secret("x", "db-password")),
         case("bind a secret to nothing", &[], bind_secret("x", "db-password")),
+        case("rotate a secret of what serves", &with_secret, rotate("x", "db-password", "Manual")),
+        case("rotate a compromised secret", &shared, rotate("x", "db-password", "Compromised")),
+        case("rotate a secret that nobody is bound to", &serving, rotate("x", "db-password", "Manual")),
+        case("roll back to before a rotation", &rotated, rollback("x")),
         case("roll back", &two, rollback("x")),
         case("roll back with nothing before", &serving, rollback("x")),
     ]

@@ -5,4 +5,5 @@ mod crash_points;
 mod interleavings;
 mod quarantine;
 mod redelivery;
+mod rotation;
 mod store_model;

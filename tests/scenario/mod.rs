@@ -2,15 +2,16 @@
 
 mod bad_input;
 mod configurations;
-mod health;
 mod decommission;
 mod digests;
+mod health;
 pub mod holds;
 mod inventory;
 mod operators;
 mod provisioning;
 mod quarantine;
 mod rollbacks;
+mod rotations;
 mod secrets;
 mod story;
 mod superseding;

@@ -42,6 +42,7 @@ impl PublishedEvent {
         envelope["occurredAt"] = Value::Null;
         if let Some(payload) = envelope.get_mut("payload").and_then(Value::as_object_mut) {
             payload.remove("provisionedAt");
+            payload.remove("rotatedAt");
         }
         format!("{} {} {} {envelope}", self.topic, self.aggregate, self.sequence)
     }
@@ -142,6 +143,14 @@ fn in_short(payload: &Value, event_type: &str) -> String {
         "RuntimeEnvironmentDecommissioned" => text("environmentId"),
         "ConfigurationSynced" => format!("version {} at {}", text("version"), text("serviceId")),
         "SecretBound" => format!("{} {} {}", text("secretBindingId"), text("secretName"), text("version")),
+        "SecretRotated" => format!(
+            "{} {} from {} to {} ({})",
+            text("secretBindingId"),
+            text("secretName"),
+            text("previousVersion"),
+            text("newVersion"),
+            text("reason")
+        ),
         "RuntimeCommandFailed" => format!(
             "{} {} {}: {}",
             text("commandId"),

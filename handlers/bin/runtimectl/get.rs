@@ -179,7 +179,10 @@ fn columns(kind: Kind) -> &'static [(&'static str, Cell)] {
             ("SECRET", |item, _| text(item, "secretName")),
             ("VERSION", |item, _| text(item, "version")),
             ("STATUS", |item, _| text(item, "status")),
+            ("ROTATED", |item, now| aged(item, "lastRotatedAt", now)),
+            ("DUE", |item, _| text(item, "nextRotationDueAt")),
             ("AGE", |item, now| aged(item, "boundAt", now)),
+            ("REASON", |item, _| text(item, "reason")),
         ],
         Kind::Plans => &[("PLAN", |item, _| text(item, "planId"))],
         Kind::Quarantine => &[

@@ -18,7 +18,7 @@ use super::{
 /// Pages of workloads of one environment.
 const PAGES_MAX: usize = 10;
 /// Deployments of a workload that are looked through for one that was started with a version.
-const RECENT_MAX: usize = 20;
+pub(super) const RECENT_MAX: usize = 20;
 
 /// A workload that serves, or is being deployed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,7 +178,7 @@ pub async fn course(
 }
 
 /// One that was superseded or cancelled says nothing of what it was started with.
-fn did_not_pass(deployment: &RuntimeDeployment) -> bool {
+pub(super) fn did_not_pass(deployment: &RuntimeDeployment) -> bool {
     match deployment.status {
         DeploymentStatus::Failed => true,
         DeploymentStatus::RolledBack => match deployment.rolled_back_reason {
@@ -197,6 +197,10 @@ fn did_not_pass(deployment: &RuntimeDeployment) -> bool {
     }
 }
 
-async fn load<S: State>(ledger: &Ledger, partition: &Partition, id: &str) -> Result<Option<S>, Fault> {
+pub(super) async fn load<S: State>(
+    ledger: &Ledger,
+    partition: &Partition,
+    id: &str,
+) -> Result<Option<S>, Fault> {
     Ok(ledger.load::<S>(partition, id).await?.state)
 }

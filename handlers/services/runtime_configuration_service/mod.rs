@@ -92,8 +92,7 @@ pub async fn forgive(
     number: u64,
 ) -> Result<(), Fault> {
     let id = WorkloadConfiguration::id(module);
-    let (workload, loaded) =
-        ledger.load::<WorkloadConfiguration>(&commit.partition, &id).await?.take();
+    let (workload, loaded) = ledger.load::<WorkloadConfiguration>(&commit.partition, &id).await?.take();
     let Some(mut workload) = workload.filter(|workload| workload.has_failed(number)) else { return Ok(()) };
     workload.failed.retain(|failed| failed.version != number);
     commit.put(&loaded, &workload)

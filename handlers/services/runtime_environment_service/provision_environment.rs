@@ -213,17 +213,15 @@ fn revisit(
         | ProvisioningStatus::Provisioning
         | ProvisioningStatus::Failed
         | ProvisioningStatus::Decommissioning
-        | ProvisioningStatus::Decommissioned => {
-            Ok(RuntimeEnvironment {
-                stage: wanted.stage,
-                region: wanted.region.clone(),
-                isolation_model: wanted.isolation_model.unwrap_or(existing.isolation_model),
-                compute_targets: wanted.compute_targets.clone(),
-                status: ProvisioningStatus::Requested,
-                failure: None,
-                ..existing
-            })
-        }
+        | ProvisioningStatus::Decommissioned => Ok(RuntimeEnvironment {
+            stage: wanted.stage,
+            region: wanted.region.clone(),
+            isolation_model: wanted.isolation_model.unwrap_or(existing.isolation_model),
+            compute_targets: wanted.compute_targets.clone(),
+            status: ProvisioningStatus::Requested,
+            failure: None,
+            ..existing
+        }),
     }
 }
 

@@ -105,7 +105,10 @@ pub async fn bound_tenants(ledger: &Ledger, partition: &Partition) -> Result<Vec
     Err(Fault::Rejected {
         doing: format!("listing the tenants of `{}`", partition.environment_id),
         code: "TooManyTenants".to_owned(),
-        detail: format!("there are more than {} of them, more than are looked through", PAGES_MAX * VIEWS_AT_ONCE),
+        detail: format!(
+            "there are more than {} of them, more than are looked through",
+            PAGES_MAX * VIEWS_AT_ONCE
+        ),
     })
 }
 

@@ -149,6 +149,20 @@ impl FakeCompute {
         made.collect()
     }
 
+    /// What every revision with traffic was made from, by workload.
+    pub fn with_traffic(&self) -> Vec<(String, RevisionSpec)> {
+        let state = self.state();
+        let mut found = Vec::new();
+        for (name, workload) in &state.workloads {
+            for (revision, weight) in &workload.traffic {
+                if let Some(made) = workload.revisions.get(revision).filter(|_| *weight > 0) {
+                    found.push((name.clone(), made.spec.clone()));
+                }
+            }
+        }
+        found
+    }
+
     /// What a workload's revision that has all the traffic was made from.
     pub fn serving(&self, workload: &str) -> Option<RevisionSpec> {
         let state = self.state();
