@@ -12,7 +12,9 @@ use runtime_platform::{
     outcome::Fault,
     ports::{
         clock::Clock,
-        compute::{Compute, Observed, Revision, RevisionSpec, RevisionState, Step, WorkloadRef},
+        compute::{
+            Compute, ComputeTarget, Observed, Revision, RevisionSpec, RevisionState, Settings, Step, WorkloadRef,
+        },
         probe::Answer,
     },
 };
@@ -68,6 +70,9 @@ struct State {
 
 #[derive(Default)]
 struct Workload {
+    /// The resource group that it is in, once it was staged.
+    group: Option<String>,
+    settings: Settings,
     revisions: BTreeMap<String, Made>,
     traffic: BTreeMap<String, u32>,
     /// Requests that came in where traffic enters.
@@ -79,6 +84,8 @@ struct Made {
     at: Timestamp,
     active: bool,
     provisioned: bool,
+    /// As many as the autoscaler, or somebody's hand, left.
+    replicas: Option<u32>,
 }
 
 #[derive(Clone, PartialEq)]
@@ -234,7 +241,8 @@ impl State {
         let revisions = workload.revisions.iter().map(|(name, made)| {
             let behaviour = self.behaviour(&made.spec);
             let state = state_of(made, behaviour, now);
-            let replicas = if made.active { made.spec.min_replicas.max(1) } else { 0 };
+            let wanted = made.replicas.unwrap_or(made.spec.min_replicas.max(1));
+            let replicas = if made.active { wanted } else { 0 };
             let lived = now.duration_since(made.at).unsigned_abs().as_secs();
             let crashes = state == RevisionState::Degraded;
             let revision = Revision {
@@ -254,15 +262,21 @@ impl State {
                 host: Some(format!("{name}{HOSTS}")),
                 detail: (state == RevisionState::Failed)
                     .then(|| format!("`{}` cannot be pulled", made.spec.image)),
+                template: made.spec.template(),
             };
             (name.clone(), revision)
         });
-        Some(Observed { host: Some(format!("{name}{HOSTS}")), revisions: revisions.collect() })
+        Some(Observed {
+            host: Some(format!("{name}{HOSTS}")),
+            revisions: revisions.collect(),
+            settings: workload.settings.clone(),
+            complete: true,
+        })
     }
 
     fn stage(
         &mut self,
-        workload: &str,
+        (workload, target): (&str, &ComputeTarget),
         revision: String,
         spec: &RevisionSpec,
         now: Timestamp,
@@ -279,7 +293,15 @@ impl State {
         if there.revisions.is_empty() {
             there.traffic = BTreeMap::from([(revision.clone(), 100)]);
         }
-        let made = Made { spec: spec.clone(), at: now, active: true, provisioned: false };
+        there.group = Some(target.resource_group_id.clone());
+        there.settings.tags.clone_from(&target.tags);
+        if there.revisions.is_empty() || spec.corrective {
+            there.settings.external = true;
+            there.settings.allow_insecure = false;
+            there.settings.port = Some(spec.port);
+            there.settings.identities = vec![target.identity_id.clone()];
+        }
+        let made = Made { spec: spec.clone(), at: now, active: true, provisioned: false, replicas: None };
         there.revisions.insert(revision.clone(), made);
         self.effects.push(format!("stage {revision} {}", spec.image));
         Ok(self.start(change))
@@ -397,10 +419,23 @@ impl Compute for FakeCompute {
         self.call("compute.observe", |state| Ok(state.observe(&workload.name, self.clock.now()))).await
     }
 
+    async fn list(&self, target: &ComputeTarget) -> Result<Vec<(String, Observed)>, Fault> {
+        let now = self.clock.now();
+        self.call("compute.list", |state| {
+            let there = state.workloads.iter();
+            let of_group = there.filter(|(_, it)| it.group.as_ref() == Some(&target.resource_group_id));
+            let names: Vec<_> = of_group.map(|(name, _)| name.clone()).collect();
+            let observe = |name: String| Some((name.clone(), serving_alone(state.observe(&name, now)?)));
+            Ok(names.into_iter().filter_map(observe).collect())
+        })
+        .await
+    }
+
     async fn stage(&self, workload: &WorkloadRef, revision: &RevisionSpec) -> Result<Step, Fault> {
         let name = self.revision_name(workload, &revision.suffix);
         let now = self.clock.now();
-        self.call("compute.stage", |state| state.stage(&workload.name, name, revision, now)).await
+        let place = (workload.name.as_str(), &workload.target);
+        self.call("compute.stage", |state| state.stage(place, name, revision, now)).await
     }
 
     async fn resume(&self, token: &Value) -> Result<Step, Fault> {
@@ -424,5 +459,15 @@ impl Compute for FakeCompute {
     }
 }
 
+/// As a listing tells of a workload: of the revision that serves, where one does wholly.
+fn serving_alone(mut observed: Observed) -> Observed {
+    if observed.revisions.values().any(|revision| revision.traffic == 100 && revision.active) {
+        observed.revisions.retain(|_, revision| revision.traffic == 100);
+        observed.complete = false;
+    }
+    observed
+}
+
+mod meddling;
 #[cfg(test)]
 mod tests;
