@@ -18,8 +18,10 @@ use crate::{
     services::{
         deployment_service::{
             deploy::Deploy, on_runtime_configuration::OnRuntimeConfiguration,
+            on_runtime_drift::OnRuntimeDrift, remediate_drift::RemediateDrift,
             rollback_deployment::RollbackDeployment,
         },
+        drift_detection_worker,
         runtime_configuration_service::publish_configuration::PublishConfiguration,
         runtime_environment_service::provision_environment::ProvisionEnvironment,
         secret_binding_service::bind_secret::BindSecret,
@@ -41,8 +43,12 @@ pub fn all() -> Vec<Function> {
         command::<BindTenant>(),
         command::<PublishConfiguration>(),
         command::<BindSecret>(),
+        command::<RemediateDrift>(),
         // What it makes of its own events.
         subscription::<OnRuntimeConfiguration>(),
+        subscription::<OnRuntimeDrift>(),
+        subscription::<drift_detection_worker::OnRuntimeDeployment>(),
+        subscription::<drift_detection_worker::OnRuntimeHealth>(),
         // What the platform tells itself.
         queue("ContinueOperation", operations::TICKS, |platform, message| {
             Box::pin(async move { delivery::tick(&platform, &message).await })
@@ -65,6 +71,9 @@ pub fn all() -> Vec<Function> {
         }),
         timer("ResumeOperations", "0 * * * * *", |platform| {
             Box::pin(async move { admin::resume_operations::run(&platform).await })
+        }),
+        timer("DriftSweep", "0 */5 * * * *", |platform| {
+            Box::pin(async move { sweeps::start(&platform, sweeps::Kind::Drift).await })
         }),
         // What operators read.
         get("Health", "v1/runtime/health", |platform, _| {
@@ -103,7 +112,16 @@ pub fn all() -> Vec<Function> {
         get("FiledDeadLetters", "v1/runtime/dead-letters/{id?}", |platform, request| {
             Box::pin(async move { admin::filed::get(&platform, &request).await })
         }),
+        get("Drift", "v1/runtime/drift/{id?}", |platform, request| {
+            Box::pin(async move { admin::drift::get(&platform, &request).await })
+        }),
+        get("DriftSuppressions", "v1/runtime/drift/suppressions", |platform, request| {
+            Box::pin(async move { admin::drift_suppressions::get(&platform, &request).await })
+        }),
         // What operators do.
+        post("SuppressDrift", "v1/runtime/drift/suppressions", |platform, request| {
+            Box::pin(async move { admin::drift_suppressions::post(&platform, &request).await })
+        }),
         post("CancelOperation", "v1/runtime/operations/{id}/cancel", |platform, request| {
             Box::pin(async move { admin::cancel_operation::post(&platform, &request).await })
         }),

@@ -62,6 +62,8 @@ pub enum Kind {
     Configure,
     /// Binds a workload to a secret.
     BindSecret,
+    /// Puts the resources of an environment right.
+    Remediate,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -437,7 +439,7 @@ async fn take_step(platform: &Platform, operation: &Operation) -> Result<Step, F
         return give_up(platform, operation, GiveUp::Attempts { detail }).await;
     }
     let step = match operation.kind {
-        Kind::Provision => {
+        Kind::Provision | Kind::Remediate => {
             tokio::time::timeout(
                 STEP_TIMEOUT,
                 runtime_environment_service::provisioning::step(platform, operation),
@@ -494,7 +496,7 @@ fn retry(operation: &Operation, now: Timestamp, then: Then, why: &str) -> Step {
 async fn give_up(platform: &Platform, operation: &Operation, why: GiveUp) -> Result<Step, Fault> {
     info!(operation.id = %operation.operation_id, "`{}` gives up at {}: {}", operation.operation_id, operation.step, why.sentence());
     match operation.kind {
-        Kind::Provision => {
+        Kind::Provision | Kind::Remediate => {
             runtime_environment_service::provisioning::give_up(platform, operation, &why).await
         }
         Kind::Deploy | Kind::Rollback => {

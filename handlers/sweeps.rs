@@ -25,7 +25,10 @@ use crate::{
     outcome::Fault,
     platform::Platform,
     ports::store::{Page, Partition, Stored},
-    services::{runtime_environment_service::RuntimeEnvironment, tenant_runtime_isolation_service},
+    services::{
+        runtime_drift_detection_service, runtime_environment_service::RuntimeEnvironment,
+        tenant_runtime_isolation_service,
+    },
 };
 
 /// The queue that sweeps travel on.
@@ -267,14 +270,32 @@ pub fn nudge(
     module: Option<&ModuleId>,
     caused_by: &str,
 ) -> Result<(), Fault> {
+    let now = commit.now;
+    nudge_at(commit, kind, tenant, environment, module, caused_by, now)
+}
+
+/// As [`nudge`], to be looked at at a time.
+///
+/// # Errors
+/// When the message cannot be written.
+pub fn nudge_at(
+    commit: &mut Commit,
+    kind: Kind,
+    tenant: &TenantId,
+    environment: &EnvironmentId,
+    module: Option<&ModuleId>,
+    caused_by: &str,
+    at: Timestamp,
+) -> Result<(), Fault> {
     let order = Order {
         kind,
         tenant_id: tenant.clone(),
         environment_id: environment.clone(),
         module_id: module.cloned(),
-        window: commit.now,
+        window: at,
     };
-    let message = order.message(commit.now, caused_by)?;
+    let mut message = order.message(commit.now, caused_by)?;
+    message.scheduled_at = (at > commit.now).then_some(at);
     commit.message(&message)
 }
 
@@ -328,8 +349,8 @@ async fn sweep(platform: &Platform, order: &Order) -> Result<(), Fault> {
 
 /// What each kind does, one line each.
 async fn of_kind(platform: &Platform, scope: &Scope) -> Result<SweepReport, Fault> {
-    let _ = platform;
     match scope.kind {
-        Kind::Health | Kind::Scaling | Kind::Drift | Kind::Rotation => Ok(SweepReport::new(scope)),
+        Kind::Drift => runtime_drift_detection_service::sweep(platform, scope).await,
+        Kind::Health | Kind::Scaling | Kind::Rotation => Ok(SweepReport::new(scope)),
     }
 }

@@ -5,6 +5,8 @@ pub mod commands;
 pub mod configurations;
 pub mod dead_letters;
 pub mod deployments;
+pub mod drift;
+pub mod drift_suppressions;
 pub mod environments;
 pub mod events;
 pub mod filed;

@@ -9,9 +9,11 @@
 pub mod deploy;
 mod ending;
 pub mod on_runtime_configuration;
+pub mod on_runtime_drift;
 pub mod operators;
 mod quota;
 pub mod refresh;
+pub mod remediate_drift;
 pub mod rollback_deployment;
 mod rolling_back;
 pub mod rollout;
@@ -21,4 +23,4 @@ pub mod workloads;
 
 pub use quota::{Usage, usage};
 pub use state::{DeploymentStatus, GateRecord, RuntimeDeployment, Slot};
-pub use workloads::{Running, course, running, running_one, serving_version, workloads};
+pub use workloads::{Running, app_names, course, running, running_one, serving_version, workloads};

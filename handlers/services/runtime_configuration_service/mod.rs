@@ -17,6 +17,8 @@ pub mod state;
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 pub use distribution::{give_up, step};
 pub use state::{ConfigurationVersion, RuntimeConfiguration, WorkloadConfiguration};
 
@@ -70,6 +72,20 @@ pub async fn wanted(
         .ok_or_else(|| state::missing(&ConfigurationVersion::id(&id, number)))?;
     let ConfigurationVersion { version, content_hash, settings, secret_refs, .. } = version;
     Ok(Some(Wanted { entry: ConfigurationEntry { version, content_hash, settings }, secret_refs }))
+}
+
+/// Since when a workload has in place what its next revision is to be started with.
+///
+/// # Errors
+/// When the store is away.
+pub async fn in_place_since(
+    ledger: &Ledger,
+    partition: &Partition,
+    module: &ModuleId,
+) -> Result<Option<Timestamp>, Fault> {
+    let id = WorkloadConfiguration::id(module);
+    let workload = ledger.load::<WorkloadConfiguration>(partition, &id).await?.state;
+    Ok(workload.and_then(|workload| workload.applied_at))
 }
 
 /// Why a workload cannot be started with a version that was asked for.

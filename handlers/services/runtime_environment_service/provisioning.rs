@@ -7,22 +7,23 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     resources::{self, EnvironmentSpec},
-    state::{Plan, ProvisioningStatus, RuntimeEnvironment},
+    state::{Plan, ProvisionedBy, ProvisioningStatus, RuntimeEnvironment},
 };
 use crate::{
     events::{
-        CommandOutcome, CompletionOutcome, Event, ReasonCode, RuntimeCommandCompleted, RuntimeCommandFailed,
-        RuntimeEnvironmentProvisioned,
+        CommandOutcome, CompletionOutcome, DriftResolution, Event, ReasonCode, RuntimeCommandCompleted,
+        RuntimeCommandFailed, RuntimeEnvironmentProvisioned,
     },
     ids::{Cause, PlanId},
     ledger::{Commit, Loaded, NewEvent},
-    operations::{GiveUp, Operation, Step, Then},
+    operations::{GiveUp, Kind, Operation, Step, Then},
     outcome::Fault,
     platform::Platform,
     ports::{
         infrastructure::{Advance, Change, PlannedChange, Resource},
         store::Partition,
     },
+    services::runtime_drift_detection_service::remediation,
 };
 
 /// How long a plan is good before applying begins.
@@ -131,6 +132,10 @@ async fn record_plan(
     if nothing_to_do && was_provisioned {
         let detail =
             format!("Everything of `{}` is in place; nothing was changed.", environment.environment_id);
+        if operation.kind == Kind::Remediate {
+            let site = Site { environment, loaded, desired: Vec::new(), commit };
+            return remediated(platform, operation, site, DriftResolution::Healed, detail).await;
+        }
         environment.operation_id = None;
         environment.sequence += 1;
         let event = Event::RuntimeCommandCompleted(RuntimeCommandCompleted {
@@ -141,6 +146,10 @@ async fn record_plan(
         });
         let event = ending(operation, &environment, event);
         let outcome = Some(event.id.clone());
+        // An environment that was made before this was kept.
+        environment.provisioned_by = environment.provisioned_by.take().or_else(|| {
+            Some(ProvisionedBy { lineage: operation.lineage.clone(), event_id: event.id.clone() })
+        });
         commit.event(&operation.lineage, event)?;
         commit.put(&loaded, &environment)?;
         return Ok(Step { commit, label: VERIFYING, notes, then: Then::Succeeded(detail), outcome });
@@ -259,7 +268,51 @@ async fn verify(platform: &Platform, operation: &Operation, site: Site) -> Resul
         };
         return record_plan(platform, operation, site, generation + 1, changes).await;
     }
+    if operation.kind == Kind::Remediate {
+        let detail = format!("The resources of `{}` are as they should be.", operation.environment_id);
+        return remediated(platform, operation, site, DriftResolution::Remediated, detail).await;
+    }
     provisioned(platform, operation, site)
+}
+
+/// The drift that was to be put right is gone: the finding is over, and that is told.
+async fn remediated(
+    platform: &Platform,
+    operation: &Operation,
+    site: Site,
+    resolution: DriftResolution,
+    detail: String,
+) -> Result<Step, Fault> {
+    let Site { environment, loaded, desired: _, mut commit } = site;
+    let environment = RuntimeEnvironment { operation_id: None, ..environment };
+    let (ledger, lineage, caused_by) = (&platform.ledger, &operation.lineage, &operation.caused_by);
+    let resolved =
+        remediation::resolved(ledger, &mut commit, &operation.subject, resolution, lineage, caused_by);
+    let Some(outcome) = resolved.await? else {
+        let site = Site { environment, loaded, desired: Vec::new(), commit };
+        return gone_already(operation, site, detail);
+    };
+    commit.put(&loaded, &environment)?;
+    let notes = vec![detail.clone()];
+    Ok(Step { commit, label: "Resolved", notes, then: Then::Succeeded(detail), outcome: Some(outcome) })
+}
+
+/// A sweep found the drift gone first, and told of it; the command's sender is told all the same.
+fn gone_already(operation: &Operation, site: Site, detail: String) -> Result<Step, Fault> {
+    let Site { environment, loaded, desired: _, mut commit } = site;
+    let environment = RuntimeEnvironment { sequence: environment.sequence + 1, ..environment };
+    let event = Event::RuntimeCommandCompleted(RuntimeCommandCompleted {
+        command_id: operation.lineage.command_id.clone(),
+        command_type: operation.lineage.command_type.clone(),
+        outcome: CompletionOutcome::NoChange,
+        detail: detail.clone(),
+    });
+    let event = ending(operation, &environment, event);
+    let outcome = Some(event.id.clone());
+    commit.event(&operation.lineage, event)?;
+    commit.put(&loaded, &environment)?;
+    let notes = vec![detail.clone()];
+    Ok(Step { commit, label: "Resolved", notes, then: Then::Succeeded(detail), outcome })
 }
 
 fn provisioned(platform: &Platform, operation: &Operation, site: Site) -> Result<Step, Fault> {
@@ -283,6 +336,9 @@ fn provisioned(platform: &Platform, operation: &Operation, site: Site) -> Result
     let event = provisioned_event(&environment, now);
     let event = ending(operation, &environment, event);
     let outcome = Some(event.id.clone());
+    let provisioned_by =
+        Some(ProvisionedBy { lineage: operation.lineage.clone(), event_id: event.id.clone() });
+    let environment = RuntimeEnvironment { provisioned_by, ..environment };
     commit.event(&operation.lineage, event)?;
     commit.put(&loaded, &environment)?;
     let detail = format!("`{}` is provisioned", environment.environment_id);
@@ -339,18 +395,26 @@ fn fail(site: Site, operation: &Operation, code: ReasonCode, detail: String) -> 
         status,
         operation_id: None,
         sequence: environment.sequence + 1,
-        failure: Some(detail.clone()),
+        failure: if operation.kind == Kind::Remediate { None } else { Some(detail.clone()) },
         ..environment
+    };
+    let told = if operation.kind == Kind::Remediate {
+        format!(
+            "Putting the resources of `{}` right failed: {detail}. The finding `{}` stays; see `runtimectl explain {}`.",
+            environment.environment_id, operation.subject, operation.operation_id
+        )
+    } else {
+        format!(
+            "Provisioning `{}` failed: {detail}. What was made stays and is taken up by the next ProvisionEnvironment of the same name.",
+            environment.environment_id
+        )
     };
     let event = Event::RuntimeCommandFailed(RuntimeCommandFailed {
         command_id: operation.lineage.command_id.clone(),
         command_type: operation.lineage.command_type.clone(),
         outcome: CommandOutcome::Failed,
         reason_code: code,
-        detail: format!(
-            "Provisioning `{}` failed: {detail}. What was made stays and is taken up by the next ProvisionEnvironment of the same name.",
-            environment.environment_id
-        ),
+        detail: told,
         retryable: true,
     });
     let event = ending(operation, &environment, event);

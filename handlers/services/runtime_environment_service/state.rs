@@ -6,8 +6,8 @@ use sha2::{Digest, Sha256};
 
 use super::resources::{EnvironmentSpec, IsolationModel, Stage, TargetKind};
 use crate::{
-    ids::{EnvironmentId, OperationId, PlanId, ProjectId, TenantId},
-    ledger::State,
+    ids::{EnvironmentId, EventId, OperationId, PlanId, ProjectId, TenantId},
+    ledger::{Lineage, State},
     ports::{
         compute::ComputeTarget,
         infrastructure::{Change, PlannedChange, Progress, Resource},
@@ -52,9 +52,21 @@ pub struct RuntimeEnvironment {
     pub deployments_accepted: u64,
     pub created_at: Timestamp,
     pub provisioned_at: Option<Timestamp>,
+    /// What told that it stands; what is found out about it later comes from there.
+    #[serde(default)]
+    pub provisioned_by: Option<ProvisionedBy>,
     pub decommissioned_at: Option<Timestamp>,
     /// Why provisioning failed, where it did.
     pub failure: Option<String>,
+}
+
+/// The message that an environment comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProvisionedBy {
+    pub lineage: Lineage,
+    /// The eventId of the event that told that it stands.
+    pub event_id: EventId,
 }
 
 impl State for RuntimeEnvironment {

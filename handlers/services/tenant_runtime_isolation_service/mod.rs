@@ -32,11 +32,14 @@ use crate::{
     ids::{EnvironmentId, TenantBindingId, TenantId},
     ledger::{Ledger, Loaded},
     outcome::Fault,
-    ports::store::Partition,
+    ports::store::{Filter, Page, Partition},
 };
 
 /// Bindings of one environment whose ids may share eight digits.
 const ORDINALS_MAX: u32 = 8;
+
+/// Pages of bindings of one environment.
+const PAGES_MAX: usize = 10;
 
 /// A tenant's binding as the environment's owner has it, or the place where it will be.
 struct Located {
@@ -65,6 +68,24 @@ async fn locate(
         code: "Conflict".to_owned(),
         detail: format!("{ORDINALS_MAX} other tenants have the ids that this one could have"),
     })
+}
+
+/// What the names of bound tenants' workloads begin with, in an environment of the owner's partition.
+///
+/// # Errors
+/// When the store is away.
+pub async fn prefixes(ledger: &Ledger, partition: &Partition) -> Result<Vec<String>, Fault> {
+    let mut prefixes = Vec::new();
+    let mut page = Page::first(100);
+    for _ in 0..PAGES_MAX {
+        let listing = ledger.query::<RuntimeTenantBinding>(partition, &Filter::default(), &page).await?;
+        let others = listing.items.iter().map(|(_, binding)| binding);
+        let others = others.filter(|binding| binding.bound_tenant_id != binding.owner_tenant_id);
+        prefixes.extend(others.map(RuntimeTenantBinding::prefix));
+        let Some(next) = listing.next else { break };
+        page.after = Some(next);
+    }
+    Ok(prefixes)
 }
 
 /// The owner's partition of an environment, asked from the partition that a bound tenant has of it;
