@@ -125,6 +125,9 @@ pub fn all() -> Vec<Function> {
         post("CancelOperation", "v1/runtime/operations/{id}/cancel", |platform, request| {
             Box::pin(async move { admin::cancel_operation::post(&platform, &request).await })
         }),
+        post("SweepNow", "v1/runtime/environments/{id}/sweep/{kind}", |platform, request| {
+            Box::pin(async move { admin::sweep_now::post(&platform, &request).await })
+        }),
         post("LiftQuarantine", "v1/runtime/quarantine/{id}/lift", |platform, request| {
             Box::pin(async move { admin::quarantine::lift(&platform, &request).await })
         }),

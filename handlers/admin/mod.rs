@@ -17,5 +17,6 @@ pub mod plans;
 pub mod quarantine;
 pub mod resume_operations;
 pub mod secret_bindings;
+pub mod sweep_now;
 pub mod tenant_bindings;
 pub mod writes;

@@ -9,5 +9,6 @@ mod rollbacks;
 mod secrets;
 mod story;
 mod superseding;
+mod sweeps;
 mod tenants;
 mod weather;
