@@ -112,14 +112,23 @@ fn validate(body: &Suppress, now: Timestamp) -> Result<EnvironmentId, HttpError>
             "The body's field `match`: name a kind, a resource or a path; a suppression of everything would hide everything.".to_owned(),
         ));
     }
-    if matches!(kind, Some(DriftKind::NetworkPolicyMismatch | DriftKind::IsolationMismatch | DriftKind::SecretVersionMismatch)) {
+    if matches!(
+        kind,
+        Some(
+            DriftKind::NetworkPolicyMismatch
+                | DriftKind::IsolationMismatch
+                | DriftKind::SecretVersionMismatch
+        )
+    ) {
         return Err(invalid(
             "The body's field `match.kind`: drift of this kind is critical and cannot be suppressed; put it right.".to_owned(),
         ));
     }
     let too_long = |text: &str| text.chars().count() > CHARACTERS_MAX;
     if [resource, path].into_iter().flatten().any(|glob| too_long(glob)) {
-        return Err(invalid(format!("The body's field `match`: a pattern has at most {CHARACTERS_MAX} characters.")));
+        return Err(invalid(format!(
+            "The body's field `match`: a pattern has at most {CHARACTERS_MAX} characters."
+        )));
     }
     if body.reason.trim().is_empty() || too_long(&body.reason) {
         return Err(invalid(format!(
@@ -157,7 +166,8 @@ async fn make(
     }
     let order = format!("http-{}", key.unwrap_or(id));
     if ledger.load::<InboxEntry>(&partition, &inbox_id(FUNCTION, &order)).await?.state.is_some() {
-        let message = "The Idempotency-Key was used for another suppression; send this one with a key of its own.";
+        let message =
+            "The Idempotency-Key was used for another suppression; send this one with a key of its own.";
         return Ok(Err(HttpError::new(422, "IdempotencyKeyReused", message)));
     }
     let mut commit = Commit::new(partition, suppression.created_at);

@@ -15,6 +15,7 @@ use runtime_platform::{
     services::{
         deployment_service::{GateRecord, RuntimeDeployment, Slot},
         runtime_configuration_service::{ConfigurationVersion, RuntimeConfiguration, WorkloadConfiguration},
+        runtime_drift_detection_service::{DriftIndex, RuntimeDriftFinding, Suppression},
         runtime_environment_service::{RuntimeEnvironment, state::Plan},
         secret_binding_service::SecretBinding,
         tenant_runtime_isolation_service::RuntimeTenantBinding,
@@ -25,7 +26,7 @@ use serde_json::{Value, json};
 
 use crate::scenario::holds::hold;
 use crate::support::{
-    builders::{bind, bind_secret, deploy, provision, publish_configuration},
+    builders::{bind, bind_secret, deploy, environment, provision, publish_configuration},
     faulty::When,
     fixed_clock::FixedClock,
     memory_store::MemoryStore,
@@ -47,6 +48,16 @@ async fn todays() -> Vec<Document> {
     hold(&platform, HoldScope::Environment, 5).await;
     sweeps::start(&platform.platform, sweeps::Kind::Rotation).await.unwrap();
     platform.run_until_quiet().await;
+    platform.compute.add_beside("reservations-api", "stranger");
+    platform.fire("DriftSweep").await;
+    platform.run_until_quiet().await;
+    let left_alone = json!({
+        "environmentId": environment(),
+        "match": { "path": "/env/*" },
+        "reason": "a test of the north region",
+        "expiresAt": "2026-03-03T10:15:00Z",
+    });
+    platform.post("SuppressDrift", None, left_alone, None).await;
     let malformed =
         crate::support::builders::Order { body: Some(b"{".to_vec()), ..deploy("deploy-2", "1.4.2") };
     platform.run(&malformed).await;
@@ -158,5 +169,8 @@ corpus!(
     WorkloadConfiguration,
     SecretBinding,
     Hold,
-    SweepReport
+    SweepReport,
+    RuntimeDriftFinding,
+    DriftIndex,
+    Suppression
 );

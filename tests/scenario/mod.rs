@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod configurations;
+mod drift;
 pub mod holds;
 mod operators;
 mod provisioning;

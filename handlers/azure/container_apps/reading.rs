@@ -187,8 +187,9 @@ pub(super) fn listed(app: &Value) -> Option<Observed> {
 fn settings(app: &Value) -> Settings {
     let flag = |pointer: &str| app.pointer(pointer).and_then(Value::as_bool).unwrap_or(false);
     let members = |pointer: &str| app.pointer(pointer).and_then(Value::as_object).into_iter().flatten();
-    let tag =
-        |(name, value): (&String, &Value)| Some((name.clone(), value.as_str().unwrap_or_default().to_owned()));
+    let tag = |(name, value): (&String, &Value)| {
+        Some((name.clone(), value.as_str().unwrap_or_default().to_owned()))
+    };
     Settings {
         external: flag("/properties/configuration/ingress/external"),
         port: app

@@ -80,12 +80,8 @@ pub fn operation_of(
     let (tenant, environment) = (wish.lineage.tenant_id.clone(), partition.environment_id.clone());
     let event_id = event_id(&wish.caused_by, module);
     move |deployment| {
-        let cause = Cause {
-            tenant: &tenant,
-            environment: &environment,
-            function: FUNCTION,
-            event_id: &event_id,
-        };
+        let cause =
+            Cause { tenant: &tenant, environment: &environment, function: FUNCTION, event_id: &event_id };
         let ordinal = (0..ORDINALS_MAX).find(|ordinal| cause.deployment(*ordinal) == *deployment)?;
         Some(cause.operation(ordinal))
     }

@@ -127,12 +127,13 @@ enum Course {
 /// Judges a finding by itself, before the workload is looked at.
 fn judge(finding: &RuntimeDriftFinding, mode: Mode, hold: Option<&Hold>) -> Result<Course, Refusal> {
     let id = &finding.finding_id;
-    let conflict =
-        |detail: String| Err(Refusal { code: ReasonCode::Conflict, detail, retryable: true });
+    let conflict = |detail: String| Err(Refusal { code: ReasonCode::Conflict, detail, retryable: true });
     match finding.status {
         FindingStatus::Resolved => {
             let when = finding.resolved_at.map(whole_seconds::text).unwrap_or_default();
-            return Ok(Course::Nothing(format!("`{id}` is over since {when}: nothing is left to put right.")));
+            return Ok(Course::Nothing(format!(
+                "`{id}` is over since {when}: nothing is left to put right."
+            )));
         }
         FindingStatus::Suspected => {
             return conflict(format!(
@@ -237,15 +238,8 @@ async fn redeploy(
     };
     let operation_id = operation_of(&deployment);
     let by = begun(message.envelope.payload.mode);
-    remediation::begin(
-        ledger,
-        &mut commit,
-        &finding.finding_id,
-        by,
-        Some(deployment),
-        operation_id.clone(),
-    )
-    .await?;
+    remediation::begin(ledger, &mut commit, &finding.finding_id, by, Some(deployment), operation_id.clone())
+        .await?;
     Ok(Decision::Accepted { commit, operation_id })
 }
 
@@ -277,7 +271,10 @@ async fn apply(
     let Ground::Own { environment, .. } = ground else {
         return Ok(Decision::Refused(Refusal::new(
             ReasonCode::NotSupported,
-            format!("`{}` is about another tenant's environment; its owner puts it right.", finding.finding_id),
+            format!(
+                "`{}` is about another tenant's environment; its owner puts it right.",
+                finding.finding_id
+            ),
         )));
     };
     if let Some(operation) = &environment.environment.operation_id {

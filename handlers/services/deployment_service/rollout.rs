@@ -364,7 +364,8 @@ async fn promoting(platform: &Platform, operation: &Operation, mut site: Site) -
     stop(platform, operation, &mut site, &observed, previous.as_deref()).await?;
     if site.deployment.origin == Origin::Drift {
         let own = site.deployment.revision.clone();
-        let others = observed.revisions.values().filter(|other| other.active && Some(&other.name) != own.as_ref());
+        let others =
+            observed.revisions.values().filter(|other| other.active && Some(&other.name) != own.as_ref());
         for other in others.filter(|other| Some(&other.name) != previous.as_ref()) {
             stop(platform, operation, &mut site, &observed, Some(&other.name)).await?;
         }

@@ -133,9 +133,12 @@ fn difference(path: &str, node: &Node, desired: &Value, actual: &Value, because:
 fn members(form: Form, value: &Value) -> Option<BTreeMap<&str, &Value>> {
     match (form, value) {
         (Form::Keyed(_) | Form::Exact, Value::Null) => Some(BTreeMap::new()),
-        (Form::Keyed(key), Value::Array(items)) => {
-            Some(items.iter().map(|item| (item.get(key).and_then(Value::as_str).unwrap_or_default(), item)).collect())
-        }
+        (Form::Keyed(key), Value::Array(items)) => Some(
+            items
+                .iter()
+                .map(|item| (item.get(key).and_then(Value::as_str).unwrap_or_default(), item))
+                .collect(),
+        ),
         (Form::Exact, Value::Object(members)) => {
             Some(members.iter().map(|(name, value)| (name.as_str(), value)).collect())
         }

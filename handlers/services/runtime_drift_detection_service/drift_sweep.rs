@@ -25,8 +25,7 @@ use crate::{
     outcome::Fault,
     platform::Platform,
     services::{
-        deployment_service,
-        runtime_environment_service::ProvisioningStatus,
+        deployment_service, runtime_environment_service::ProvisioningStatus,
         tenant_runtime_isolation_service::Ground,
     },
     sweeps::{self, Scope, SweepReport},
@@ -93,7 +92,8 @@ pub async fn sweep(platform: &Platform, scope: &Scope) -> Result<SweepReport, Fa
             let before = finding.clone();
             let told = findings::seen_again(&scene, &mut finding, sighting, from.clone(), attempts);
             let mut change = Change { fingerprint, loaded: known.loaded, finding, told, from, order: false };
-            if change.finding.status == FindingStatus::Contested && before.status != FindingStatus::Contested {
+            if change.finding.status == FindingStatus::Contested && before.status != FindingStatus::Contested
+            {
                 report.note(sentence(&change.finding, change.finding.waits.as_deref().unwrap_or_default()));
             }
             if findings::wants_order(&scene, &change.finding) {
@@ -174,11 +174,7 @@ async fn attempts(ledger: &Ledger, scope: &Scope) -> Result<BTreeMap<String, Vec
 }
 
 /// Why this is a storm: more workloads are suspected, or were found a moment ago, than can be chance.
-async fn storm(
-    ledger: &Ledger,
-    scope: &Scope,
-    drifting: usize,
-) -> Result<Option<String>, Fault> {
+async fn storm(ledger: &Ledger, scope: &Scope, drifting: usize) -> Result<Option<String>, Fault> {
     if policy::storm(drifting, 1).is_none() {
         return Ok(None);
     }

@@ -146,11 +146,8 @@ pub fn seen_again(
 
 /// A complete look did not see it any more.
 pub fn unseen(scene: &Scene<'_>, finding: &mut RuntimeDriftFinding) -> Told {
-    let resolution = if finding.remediation.attempts > 0 {
-        DriftResolution::Remediated
-    } else {
-        DriftResolution::Healed
-    };
+    let resolution =
+        if finding.remediation.attempts > 0 { DriftResolution::Remediated } else { DriftResolution::Healed };
     resolve(finding, resolution, scene.now)
 }
 

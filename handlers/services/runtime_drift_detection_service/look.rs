@@ -157,15 +157,13 @@ async fn one(
     }
     let applied = deployment.revision_spec();
     let (wanted, unconfirmed) = wanted(platform, scope, running, &applied).await?;
-    let desired =
-        Desired { module_id, workload: &target, revision, applied: &applied, wanted: &wanted };
+    let desired = Desired { module_id, workload: &target, revision, applied: &applied, wanted: &wanted };
     let mut sightings = workload::sightings(&desired, observed.as_ref());
     if let Some(since) = unconfirmed
         && !sightings.iter().any(|sighting| sighting.path == "/configuration")
     {
-        let version = |spec: &RevisionSpec| {
-            json!(spec.configuration.as_ref().map(|entry| entry.version.to_string()))
-        };
+        let version =
+            |spec: &RevisionSpec| json!(spec.configuration.as_ref().map(|entry| entry.version.to_string()));
         let (kind, severity) = workload::meaning("/configuration");
         sightings.push(Sighting {
             resource: workload::resource_id(&target),
@@ -205,8 +203,7 @@ async fn wanted(
 ) -> Result<(RevisionSpec, Option<Timestamp>), Fault> {
     let (ledger, module) = (&platform.ledger, &running.module_id);
     let at_least = running.deployment.configuration_version;
-    let wanted =
-        runtime_configuration_service::wanted(ledger, &scope.partition, module, at_least).await?;
+    let wanted = runtime_configuration_service::wanted(ledger, &scope.partition, module, at_least).await?;
     let (configuration, secret_refs) = match wanted {
         Some(wanted) => (Some(wanted.entry), wanted.secret_refs),
         None => (None, BTreeMap::new()),
@@ -235,9 +232,7 @@ async fn unexpected(
     let known = deployment_service::app_names(ledger, &scope.partition, prefix.as_deref()).await?;
     // A workload of a bound tenant is looked for where that tenant's deployments are.
     let others = match ground {
-        Ground::Own { .. } => {
-            tenant_runtime_isolation_service::prefixes(ledger, &scope.partition).await?
-        }
+        Ground::Own { .. } => tenant_runtime_isolation_service::prefixes(ledger, &scope.partition).await?,
         Ground::Bound { .. } => Vec::new(),
     };
     let begins = |name: &str, prefix: &String| name.starts_with(&format!("{prefix}-"));
@@ -266,12 +261,7 @@ async fn unexpected(
 }
 
 /// What the environment itself is made of.
-async fn infrastructure(
-    platform: &Platform,
-    ground: &Ground,
-    look: &mut Look,
-    report: &mut SweepReport,
-) {
+async fn infrastructure(platform: &Platform, ground: &Ground, look: &mut Look, report: &mut SweepReport) {
     let environment = ground.environment();
     if environment.operation_id.is_some() {
         report.note("the environment's resources are being applied and are left alone".to_owned());
@@ -313,12 +303,7 @@ fn of_resource(planned: &PlannedChange) -> Vec<Sighting> {
             .iter()
             .map(|difference| {
                 let told = (difference.desired.clone(), difference.actual.clone());
-                sighting(
-                    &difference.path,
-                    of_property(&planned.resource_type, &difference.path),
-                    told,
-                    false,
-                )
+                sighting(&difference.path, of_property(&planned.resource_type, &difference.path), told, false)
             })
             .collect(),
         Change::Refused { reason } => {

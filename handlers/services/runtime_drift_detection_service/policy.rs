@@ -122,8 +122,7 @@ mod tests {
     }
 
     fn judged(kind: DriftKind, stage: Stage, attempts: &[Timestamp], storm: Option<&str>) -> bool {
-        let circumstances =
-            Circumstances { stage, attempts, writer: Some("eve"), storm, now: at(600) };
+        let circumstances = Circumstances { stage, attempts, writer: Some("eve"), storm, now: at(600) };
         verdict(kind, false, &circumstances) == Verdict::Auto
     }
 

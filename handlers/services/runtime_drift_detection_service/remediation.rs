@@ -94,8 +94,7 @@ pub async fn begin(
     let (state, loaded) =
         ledger.load::<RuntimeDriftFinding>(&commit.partition, finding.as_str()).await?.take();
     let Some(mut state) = state else { return Ok(()) };
-    let (index, index_loaded) =
-        ledger.load::<DriftIndex>(&commit.partition, DriftIndex::ID).await?.take();
+    let (index, index_loaded) = ledger.load::<DriftIndex>(&commit.partition, DriftIndex::ID).await?.take();
     let mut index = index.unwrap_or_else(|| DriftIndex::new(state.environment_id.clone(), now));
     let track = index.tracks.entry(state.finding_hash.clone()).or_default();
     if begun == Begun::Automatically {
@@ -128,8 +127,7 @@ pub async fn resolved(
     let Some(mut state) = state.filter(|state| state.status != FindingStatus::Resolved) else {
         return Ok(None);
     };
-    let (index, index_loaded) =
-        ledger.load::<DriftIndex>(&commit.partition, DriftIndex::ID).await?.take();
+    let (index, index_loaded) = ledger.load::<DriftIndex>(&commit.partition, DriftIndex::ID).await?.take();
     if let Some(mut index) = index {
         if let Some(track) = index.tracks.get_mut(&state.finding_hash) {
             track.finding_id = None;

@@ -144,12 +144,7 @@ fn traffic(observed: &Observed) -> BTreeMap<&str, u32> {
     with_traffic.map(|revision| (revision.name.as_str(), revision.traffic)).collect()
 }
 
-fn document(
-    spec: &RevisionSpec,
-    tags: &BTreeMap<String, String>,
-    identity: &str,
-    revision: &str,
-) -> Value {
+fn document(spec: &RevisionSpec, tags: &BTreeMap<String, String>, identity: &str, revision: &str) -> Value {
     let settings = Settings {
         external: true,
         port: Some(spec.port),

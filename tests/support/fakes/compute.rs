@@ -13,7 +13,8 @@ use runtime_platform::{
     ports::{
         clock::Clock,
         compute::{
-            Compute, ComputeTarget, Observed, Revision, RevisionSpec, RevisionState, Settings, Step, WorkloadRef,
+            Compute, ComputeTarget, Observed, Revision, RevisionSpec, RevisionState, Settings, Step,
+            WorkloadRef,
         },
         probe::Answer,
     },

@@ -48,11 +48,8 @@ impl FakeCompute {
     pub fn add_beside(&self, workload: &str, name: &str) {
         let mut state = self.state();
         let there = &state.workloads[workload];
-        let made = Workload {
-            group: there.group.clone(),
-            settings: there.settings.clone(),
-            ..Workload::default()
-        };
+        let made =
+            Workload { group: there.group.clone(), settings: there.settings.clone(), ..Workload::default() };
         state.workloads.insert(name.to_owned(), made);
         state.effects.push(format!("somebody makes {name}"));
     }

@@ -1,0 +1,476 @@
+//! Drift: what somebody changes behind the platform's back is seen, told and put right; what the
+//! platform, or the target itself, did is no drift.
+
+use expect_test::expect;
+use jiff::SignedDuration;
+use runtime_platform::{
+    events::DriftKind,
+    holds::HoldScope,
+    services::runtime_drift_detection_service::{FindingStatus, RuntimeDriftFinding},
+    sweeps::SweepReport,
+};
+use serde_json::{Value, json};
+
+use super::holds::hold;
+use crate::support::{
+    builders::{
+        IMAGE, Order, TENANT, bind, bind_secret, deploy, environment, provision, publish_configuration,
+        remediate, rollback,
+    },
+    fakes::compute::Behaviour,
+    refusing::Bad,
+    test_platform::TestPlatform,
+};
+
+const APP: &str = "reservations-api";
+const SWEEP: &str = "DriftSweep";
+/// Between two sweeps, in seconds.
+const EVERY: i64 = 300;
+
+async fn serving_in(stage: &str) -> TestPlatform {
+    let mut platform = TestPlatform::new();
+    platform.run(&provision("provision-1").with("/stage", json!(stage))).await;
+    if stage == "prod" {
+        platform.run(&bind("bind-1", TENANT, "shared")).await;
+    }
+    platform.run(&deploy("deploy-1", "1.4.1")).await;
+    platform.run_with_sweeps().await;
+    platform
+}
+
+async fn serving() -> TestPlatform {
+    serving_in("test").await
+}
+
+/// Findings as `kind path status`, oldest first.
+fn findings(platform: &TestPlatform) -> Vec<String> {
+    let mut findings = platform.states::<RuntimeDriftFinding>();
+    findings.sort_by_key(|finding| (finding.first_seen_at, finding.path.clone(), finding.kind));
+    let told = |finding: &RuntimeDriftFinding| {
+        format!("{} {} {}", finding.kind, finding.path, finding.status.as_str())
+    };
+    findings.iter().map(told).collect()
+}
+
+fn finding(platform: &TestPlatform, kind: DriftKind) -> RuntimeDriftFinding {
+    let mut findings = platform.states::<RuntimeDriftFinding>();
+    findings.sort_by_key(|finding| finding.first_seen_at);
+    findings.into_iter().rfind(|finding| finding.kind == kind).expect("it was found")
+}
+
+/// The notes of the environment's latest drift sweep.
+fn notes(platform: &TestPlatform) -> Vec<String> {
+    let reports = platform.states::<SweepReport>();
+    let of_environment =
+        reports.into_iter().find(|report| report.environment_id == environment().to_string());
+    of_environment.expect("a sweep reported").notes
+}
+
+fn image(platform: &TestPlatform) -> String {
+    platform.compute.serving(APP).expect("something serves").image
+}
+
+async fn sweep(platform: &mut TestPlatform) {
+    platform.sweep(SWEEP, EVERY).await;
+}
+
+#[tokio::test]
+async fn an_image_changed_behind_the_back_is_suspected_found_and_put_right() {
+    let mut platform = serving().await;
+    let place = platform.mark();
+    platform.compute.meddle(APP, true, |spec| spec.image = format!("{IMAGE}:evil"));
+    platform.fire(SWEEP).await;
+    platform.run_until_quiet().await;
+    assert_eq!(findings(&platform), ["ImageMismatch /image Suspected"]);
+    assert!(!platform.event_types().contains(&"RuntimeDriftDetected".to_owned()), "one look is not enough");
+    platform.run_with_sweeps().await;
+    expect![[""]].assert_eq(&platform.transcript_since(place));
+    assert_eq!(findings(&platform), ["ImageMismatch /image Resolved"]);
+    assert_eq!(image(&platform), format!("{IMAGE}:1.4.1"));
+    let world = platform.compute.world();
+    let active: Vec<_> = world[APP].revisions.values().filter(|revision| revision.active).collect();
+    assert_eq!(active.len(), 1, "what was put there does not run on: {active:?}");
+    let before = platform.mark();
+    for _ in 0..3 {
+        sweep(&mut platform).await;
+    }
+    assert_eq!(platform.transcript_since(before), "", "and then there is peace");
+}
+
+#[tokio::test]
+async fn settings_bounds_and_traffic_are_brought_back() {
+    let mut platform = serving().await;
+    platform.run(&publish_configuration("publish-1", json!({ "LOG_LEVEL": "debug" }))).await;
+    platform.run_with_sweeps().await;
+    let place = platform.mark();
+    platform.compute.meddle(APP, true, |spec| {
+        let entry = spec.configuration.as_mut().expect("it was started with one");
+        entry.settings.insert("LOG_LEVEL".into(), "trace".into());
+        spec.env.insert("EXTRA".into(), "hunter2".into());
+        spec.max_replicas = 9;
+    });
+    sweep(&mut platform).await;
+    expect![[""]].assert_eq(&platform.transcript_since(place));
+    assert_eq!(findings(&platform), Vec::<String>::new());
+    let told = format!("{:?} {:?}", platform.states::<RuntimeDriftFinding>(), platform.events());
+    assert!(!told.contains("hunter2") && !told.contains("trace\""), "values of variables are not told");
+}
+
+#[tokio::test]
+async fn traffic_moved_to_an_older_revision_is_brought_back() {
+    let mut platform = serving().await;
+    let older = platform.compute.world()[APP].revisions.keys().next().unwrap().clone();
+    platform.run(&deploy("deploy-2", "1.4.2")).await;
+    platform.run_with_sweeps().await;
+    platform.compute.move_traffic(APP, &older);
+    let place = platform.mark();
+    sweep(&mut platform).await;
+    expect![[""]].assert_eq(&platform.transcript_since(place));
+    assert_eq!(image(&platform), format!("{IMAGE}:1.4.2"));
+}
+
+#[tokio::test]
+async fn a_deleted_app_is_made_again() {
+    let mut platform = serving().await;
+    let place = platform.mark();
+    platform.compute.remove(APP);
+    sweep(&mut platform).await;
+    expect![[""]].assert_eq(&platform.transcript_since(place));
+    assert_eq!(findings(&platform), ["MissingWorkload  Resolved"]);
+    assert_eq!(image(&platform), format!("{IMAGE}:1.4.1"));
+}
+
+#[tokio::test]
+async fn a_revision_that_was_switched_off_is_replaced() {
+    let mut platform = serving().await;
+    platform.compute.switch_off(APP);
+    // A listing does not show it; a full look does, which comes at least once an hour.
+    for _ in 0..13 {
+        sweep(&mut platform).await;
+    }
+    assert_eq!(findings(&platform), ["MissingWorkload /revision Resolved"]);
+    assert_eq!(image(&platform), format!("{IMAGE}:1.4.1"));
+}
+
+#[tokio::test]
+async fn a_deleted_resource_of_the_environment_is_made_again() {
+    let mut platform = serving().await;
+    let place = platform.mark();
+    let resources = platform.infrastructure.world();
+    let workspace = resources.keys().find(|id| id.contains("/workspaces/")).expect("there is a workspace");
+    platform.infrastructure.meddle(workspace, None);
+    sweep(&mut platform).await;
+    expect![[""]].assert_eq(&platform.transcript_since(place));
+    assert!(platform.infrastructure.world().contains_key(workspace));
+    let finding = finding(&platform, DriftKind::ResourceMissing);
+    assert_eq!(finding.status, FindingStatus::Resolved);
+    let before = platform.mark();
+    sweep(&mut platform).await;
+    assert_eq!(platform.transcript_since(before), "");
+}
+
+#[tokio::test]
+async fn what_the_target_and_the_platform_do_themselves_is_no_drift() {
+    let mut platform = serving().await;
+    let place = platform.mark();
+    // A replica was killed and not replaced yet; the autoscaler made more.
+    for replicas in [0, 7] {
+        platform.compute.scale_to(APP, replicas);
+        sweep(&mut platform).await;
+        sweep(&mut platform).await;
+    }
+    // A version that one workload failed is not wanted there; what it has is.
+    platform.compute.configuration(1, Behaviour::Answers(500));
+    platform.run(&publish_configuration("publish-1", json!({ "LOG_LEVEL": "debug" }))).await;
+    sweep(&mut platform).await;
+    platform.run(&bind_secret("bind-1", "db-password")).await;
+    sweep(&mut platform).await;
+    let told = platform.transcript_since(place);
+    assert!(!told.contains("Drift"), "{told}");
+    assert_eq!(findings(&platform), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn nothing_is_found_while_a_deployment_is_in_flight_or_has_not_settled() {
+    let mut platform = serving().await;
+    platform.compute.meddle(APP, true, |spec| spec.cpu = 2.0);
+    platform.send(&deploy("deploy-2", "1.4.2"));
+    platform
+        .run_until("staged", |platform| platform.transcript().contains("stage reservations-api--d"))
+        .await;
+    platform.fire(SWEEP).await;
+    platform.run_until_quiet().await;
+    assert_eq!(findings(&platform), Vec::<String>::new());
+    platform.compute.meddle(APP, true, |spec| spec.cpu = 2.0);
+    platform.fire(SWEEP).await;
+    platform.run_until_quiet().await;
+    assert_eq!(findings(&platform), Vec::<String>::new(), "the world may still be moving");
+    platform.run_with_sweeps().await;
+    assert_eq!(findings(&platform), ["ConfigurationMismatch /cpu Resolved"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_neither_drifts_nor_heals() {
+    let mut platform = serving_in("prod").await;
+    platform.compute.meddle(APP, true, |spec| spec.image = format!("{IMAGE}:evil"));
+    sweep(&mut platform).await;
+    assert_eq!(findings(&platform), ["ImageMismatch /image Open"]);
+    platform.compute.move_traffic(APP, &right_revision(&platform));
+    platform.script.answer("list", [Bad::ServerError]);
+    platform.script.answer("observe", [Bad::Busy]);
+    platform.script.answer("plan", [Bad::TooManyRequests(5)]);
+    sweep(&mut platform).await;
+    assert_eq!(findings(&platform), ["ImageMismatch /image Open"]);
+    expect![[""]].assert_eq(&notes(&platform).join("\n"));
+    assert_eq!(platform.script.left(), 0);
+}
+
+fn right_revision(platform: &TestPlatform) -> String {
+    let names: Vec<_> = platform.compute.world()[APP].revisions.keys().cloned().collect();
+    names.into_iter().find(|name| !name.contains("meddled")).expect("ours is there")
+}
+
+#[tokio::test]
+async fn in_prod_a_person_decides() {
+    let mut platform = serving_in("prod").await;
+    let place = platform.mark();
+    platform.compute.meddle(APP, true, |spec| spec.image = format!("{IMAGE}:evil"));
+    for _ in 0..3 {
+        sweep(&mut platform).await;
+    }
+    let found = finding(&platform, DriftKind::ImageMismatch);
+    assert_eq!(found.waits.as_deref(), Some("In a prod environment a person decides."));
+    platform.run(&remediate("auto-1", found.finding_id.as_str(), "Auto")).await;
+    platform.run(&remediate("manual-1", found.finding_id.as_str(), "Manual")).await;
+    platform.run_with_sweeps().await;
+    platform.run(&remediate("manual-2", found.finding_id.as_str(), "Manual")).await;
+    expect![[""]].assert_eq(&platform.transcript_since(place));
+    assert_eq!(platform.outcome("manual-1").await, ("Completed".into(), "RuntimeDeploymentCompleted".into()));
+    assert_eq!(platform.outcome("manual-2").await, ("NoChange".into(), "RuntimeCommandCompleted".into()));
+}
+
+async fn suppress(platform: &TestPlatform, matches: Value, minutes: i64) -> (u16, Value) {
+    use runtime_platform::ports::clock::Clock;
+    let until = platform.clock.now() + SignedDuration::from_mins(minutes);
+    let body = json!({
+        "environmentId": environment(), "match": matches, "reason": "load test", "expiresAt": until.to_string(),
+    });
+    let answer = platform.post("SuppressDrift", None, body, None).await;
+    (answer.status, answer.body)
+}
+
+#[tokio::test]
+async fn a_suppressed_drift_is_left_alone_until_the_suppression_expires() {
+    let mut platform = serving().await;
+    let place = platform.mark();
+    let (status, body) = suppress(&platform, json!({ "path": "/maxReplicas" }), 14).await;
+    assert_eq!((status, &body["inForce"]), (200, &json!(true)), "{body}");
+    platform.compute.meddle(APP, true, |spec| spec.max_replicas = 9);
+    sweep(&mut platform).await;
+    sweep(&mut platform).await;
+    assert_eq!(findings(&platform), ["ReplicaMismatch /maxReplicas Suppressed"]);
+    sweep(&mut platform).await;
+    platform.run_with_sweeps().await;
+    expect![[""]].assert_eq(&platform.transcript_since(place));
+    assert_eq!(findings(&platform), ["ReplicaMismatch /maxReplicas Resolved"]);
+    let listed = platform.get("DriftSuppressions", None).await.body;
+    assert_eq!(listed["items"][0]["inForce"], json!(false));
+}
+
+#[tokio::test]
+async fn a_suppression_says_what_why_and_until_when() {
+    let platform = serving().await;
+    let mut told = String::new();
+    for (matches, minutes) in [
+        (json!({}), 60),
+        (json!({ "kind": "IsolationMismatch" }), 60),
+        (json!({ "path": "/env/*" }), -1),
+        (json!({ "path": "/env/*" }), 91 * 24 * 60),
+        (json!({ "colour": "red" }), 60),
+    ] {
+        let (status, body) = suppress(&platform, matches, minutes).await;
+        told.push_str(&format!("{status} {}\n", body["error"]["message"].as_str().unwrap_or_default()));
+    }
+    expect![[""]].assert_eq(&told);
+    let (_, first) = suppress(&platform, json!({ "path": "/env/*" }), 60).await;
+    let (_, again) = suppress(&platform, json!({ "path": "/env/*" }), 60).await;
+    assert_eq!(first, again, "saying it twice makes one");
+}
+
+#[tokio::test]
+async fn when_more_than_half_drift_at_once_a_person_decides() {
+    let mut platform = serving().await;
+    for number in 0..4 {
+        let order = deploy(&format!("deploy-other-{number}"), "1.4.1");
+        platform.run(&order.with("/workloads/0/moduleId", json!(format!("module-m{number}")))).await;
+    }
+    platform.run_with_sweeps().await;
+    let place = platform.mark();
+    for app in ["m0", "m1", "m2", "m3"] {
+        platform.compute.meddle(app, true, |spec| spec.cpu = 4.0);
+    }
+    sweep(&mut platform).await;
+    sweep(&mut platform).await;
+    let told = platform.transcript_since(place);
+    assert_eq!(told.matches("RuntimeDriftDetected").count(), 4, "{told}");
+    assert!(!told.contains("stage"), "{told}");
+    let finding = finding(&platform, DriftKind::ConfigurationMismatch);
+    expect![[""]].assert_eq(finding.waits.as_deref().unwrap_or_default());
+}
+
+#[tokio::test]
+async fn what_comes_back_three_times_is_contested_and_names_the_last_writer() {
+    let mut platform = serving().await;
+    let place = platform.mark();
+    for _ in 0..4 {
+        platform.compute.meddle(APP, true, |spec| spec.image = format!("{IMAGE}:evil"));
+        platform
+            .compute
+            .change_settings(APP, |settings| settings.modified_by = Some("eve@contoso.com".into()));
+        for _ in 0..4 {
+            sweep(&mut platform).await;
+        }
+    }
+    let told = platform.transcript_since(place);
+    assert_eq!(told.matches("RuntimeDeploymentCompleted").count(), 3, "{told}");
+    assert_eq!(
+        findings(&platform),
+        [
+            "ImageMismatch /image Resolved",
+            "ImageMismatch /image Resolved",
+            "ImageMismatch /image Resolved",
+            "ImageMismatch /image Contested"
+        ]
+    );
+    let contested = finding(&platform, DriftKind::ImageMismatch);
+    expect![[""]].assert_eq(contested.waits.as_deref().unwrap_or_default());
+    platform.run(&remediate("manual-1", contested.finding_id.as_str(), "Manual")).await;
+    platform.run_with_sweeps().await;
+    assert_eq!(image(&platform), format!("{IMAGE}:1.4.1"), "a person may");
+}
+
+#[tokio::test]
+async fn a_remediation_that_fails_is_tried_three_times_and_not_for_ever() {
+    let mut platform = serving().await;
+    platform.compute.remove(APP);
+    platform.compute.image(&format!("{IMAGE}:1.4.1"), Behaviour::Crashes);
+    for _ in 0..12 {
+        sweep(&mut platform).await;
+    }
+    let told = platform.transcript();
+    assert_eq!(told.matches("RuntimeDeploymentRequested").count(), 1 + 3, "{told}");
+    let found = finding(&platform, DriftKind::MissingWorkload);
+    assert_eq!((found.status, found.remediation.attempts), (FindingStatus::Contested, 3));
+}
+
+#[tokio::test]
+async fn a_hold_is_honoured_said_and_over_by_itself() {
+    let mut platform = serving().await;
+    hold(&platform, HoldScope::Workload, 22).await;
+    let place = platform.mark();
+    platform.compute.meddle(APP, true, |spec| spec.image = format!("{IMAGE}:evil"));
+    for _ in 0..3 {
+        sweep(&mut platform).await;
+    }
+    expect![[""]].assert_eq(&notes(&platform).join("\n"));
+    let found = finding(&platform, DriftKind::ImageMismatch);
+    platform.run(&remediate("manual-1", found.finding_id.as_str(), "Manual")).await;
+    for _ in 0..3 {
+        sweep(&mut platform).await;
+    }
+    expect![[""]].assert_eq(&platform.transcript_since(place));
+    assert_eq!(image(&platform), format!("{IMAGE}:1.4.1"));
+}
+
+#[tokio::test]
+async fn what_is_in_quarantine_does_not_come_back_by_remediation() {
+    let mut platform = serving().await;
+    platform.run(&deploy("deploy-2", "1.4.2")).await;
+    platform.run(&rollback("rollback-1")).await;
+    platform.run_with_sweeps().await;
+    let bad =
+        platform.compute.world()[APP].revisions.values().find(|it| it.image.ends_with("1.4.2")).cloned();
+    platform.compute.move_traffic(APP, &bad.unwrap().name);
+    sweep(&mut platform).await;
+    assert_eq!(image(&platform), format!("{IMAGE}:1.4.1"));
+    let world = platform.compute.world();
+    let runs = world[APP].revisions.values().any(|it| it.active && it.image.ends_with("1.4.2"));
+    assert!(!runs, "what is in quarantine runs: {world:?}");
+}
+
+#[tokio::test]
+async fn what_is_critical_is_told_at_once_and_waits() {
+    let mut platform = serving().await;
+    let place = platform.mark();
+    platform.compute.change_settings(APP, |settings| {
+        settings.allow_insecure = true;
+        settings.tags.insert("cs-tenant-id".into(), "somebody-else".into());
+    });
+    platform.fire(SWEEP).await;
+    platform.run_until_quiet().await;
+    platform.compute.add_beside(APP, "stranger");
+    sweep(&mut platform).await;
+    let stranger = finding(&platform, DriftKind::UnexpectedWorkload).finding_id;
+    platform.run(&remediate("manual-1", stranger.as_str(), "Manual")).await;
+    let network = finding(&platform, DriftKind::NetworkPolicyMismatch).finding_id;
+    platform.run(&remediate("manual-2", network.as_str(), "Manual")).await;
+    platform.run_with_sweeps().await;
+    expect![[""]].assert_eq(&platform.transcript_since(place));
+    assert_eq!(
+        findings(&platform),
+        [
+            "IsolationMismatch /tags/cs-tenant-id Resolved",
+            "NetworkPolicyMismatch /ingress/allowInsecure Resolved",
+            "UnexpectedWorkload  Open"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn refusals_say_what_to_do() {
+    let mut platform = serving().await;
+    let place = platform.mark();
+    let wrong: [Order; 5] = [
+        remediate("x-1", "drift-00000000", "Auto"),
+        remediate("x-2", "dep-1", "Auto"),
+        remediate("x-3", "drift-00000000", "Never"),
+        remediate("x-4", "drift-00000000", "Auto").with("/environmentId", json!("test")),
+        remediate("x-5", "drift-00000000", "Auto").with("/environmentId", json!("env-00000000")),
+    ];
+    for order in &wrong {
+        platform.run(order).await;
+    }
+    platform.compute.meddle(APP, true, |spec| spec.image = format!("{IMAGE}:evil"));
+    platform.fire(SWEEP).await;
+    platform.run_until_quiet().await;
+    let suspected = finding(&platform, DriftKind::ImageMismatch).finding_id;
+    platform.run(&remediate("x-6", suspected.as_str(), "Manual")).await;
+    expect![[""]].assert_eq(&platform.transcript_since(place));
+}
+
+#[tokio::test]
+async fn findings_are_listed_to_their_tenant_alone() {
+    let mut platform = serving_in("prod").await;
+    platform.compute.meddle(APP, true, |spec| spec.image = format!("{IMAGE}:evil"));
+    sweep(&mut platform).await;
+    let items =
+        |answer: runtime_platform::invocation::HttpAnswer| answer.body["items"].as_array().unwrap().len();
+    assert_eq!(items(platform.get("Drift", None).await), 1);
+    for (query, count) in [
+        (("status", "Open"), 1),
+        (("status", "Resolved"), 0),
+        (("severity", "High"), 1),
+        (("severity", "Low"), 0),
+        (("environmentId", "env-other"), 0),
+    ] {
+        assert_eq!(items(platform.ask("Drift", TENANT, &[query]).await), count, "{query:?}");
+    }
+    assert_eq!(items(platform.ask("Drift", "acme", &[]).await), 0);
+    let id = finding(&platform, DriftKind::ImageMismatch).finding_id;
+    let one = platform.get("Drift", Some(id.as_str())).await.body;
+    assert_eq!(
+        (&one["desired"], &one["actual"]),
+        (&json!(format!("{IMAGE}:1.4.1")), &json!(format!("{IMAGE}:evil")))
+    );
+    assert_eq!(platform.get("Drift", Some("drift-00000000")).await.status, 404);
+}
