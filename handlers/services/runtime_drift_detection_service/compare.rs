@@ -268,3 +268,6 @@ pub fn digest(text: &str) -> String {
         told
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,8 @@ use crate::{
     outcome::Fault,
     platform::Platform,
     services::{
-        deployment_service, runtime_environment_service::ProvisioningStatus,
+        deployment_service::{self, state::Origin},
+        runtime_environment_service::ProvisioningStatus,
         tenant_runtime_isolation_service::Ground,
     },
     sweeps::{self, Scope, SweepReport},
@@ -120,7 +121,8 @@ pub async fn sweep(platform: &Platform, scope: &Scope) -> Result<SweepReport, Fa
             continue;
         }
         let mut finding = gone.finding;
-        let told = findings::unseen(&scene, &mut finding);
+        let put_right = is_put_right(&look, &finding);
+        let told = findings::unseen(&scene, &mut finding, put_right);
         let from = ending(&look, &finding);
         changes.push(Change { fingerprint, loaded: gone.loaded, finding, told, from, order: false });
     }
@@ -248,6 +250,16 @@ fn ending(look: &Look, finding: &RuntimeDriftFinding) -> Provenance {
         None => (finding.lineage.clone(), remediation::first_event_id(finding).to_string()),
     };
     Provenance { lineage, caused_by, service_id: None, deployment_id: None }
+}
+
+/// Whether what serves by now is a corrective deployment that came after what was found to drift: it
+/// puts all of a workload right, whichever finding it was ordered for.
+fn is_put_right(look: &Look, finding: &RuntimeDriftFinding) -> bool {
+    let running = finding.module_id.as_ref().and_then(|module| look.running.get(module));
+    running.is_some_and(|running| {
+        running.deployment.origin == Origin::Drift
+            && finding.desired_deployment_id.as_ref() != Some(&running.deployment.deployment_id)
+    })
 }
 
 /// Whether a sweep would have seen a finding's drift, if it were still there.

@@ -144,10 +144,14 @@ pub fn seen_again(
     }
 }
 
-/// A complete look did not see it any more.
-pub fn unseen(scene: &Scene<'_>, finding: &mut RuntimeDriftFinding) -> Told {
-    let resolution =
-        if finding.remediation.attempts > 0 { DriftResolution::Remediated } else { DriftResolution::Healed };
+/// A complete look did not see it any more. `put_right` says whether what serves by now was rolled out
+/// to put the workload right.
+pub fn unseen(scene: &Scene<'_>, finding: &mut RuntimeDriftFinding, put_right: bool) -> Told {
+    let resolution = if put_right || finding.remediation.attempts > 0 {
+        DriftResolution::Remediated
+    } else {
+        DriftResolution::Healed
+    };
     resolve(finding, resolution, scene.now)
 }
 

@@ -75,12 +75,12 @@ pub fn sightings(desired: &Desired<'_>, observed: Option<&Observed>) -> Vec<Sigh
         writer: writer.clone(),
         destructive: false,
     };
-    let missing = |path: &str| {
+    let missing = || {
         let told = (json!(desired.revision), Value::Null);
-        vec![sighting(path, DriftKind::MissingWorkload, DriftSeverity::High, told)]
+        vec![sighting("", DriftKind::MissingWorkload, DriftSeverity::High, told)]
     };
-    let Some(observed) = observed else { return missing("") };
-    let Some(shown) = in_its_place(observed, desired.revision) else { return missing("/revision") };
+    let Some(observed) = observed else { return missing() };
+    let Some(shown) = in_its_place(observed, desired.revision) else { return missing() };
     let tags = &desired.workload.target.tags;
     let identity = &desired.workload.target.identity_id;
     let wanted = document(desired.wanted, tags, identity, desired.revision);
@@ -117,19 +117,19 @@ pub fn sightings(desired: &Desired<'_>, observed: Option<&Observed>) -> Vec<Sigh
     found
 }
 
-/// The revision that stands where ours should: whoever has the most traffic; else one that runs and
-/// that no deployment made; else ours, if it runs.
+/// The revision that runs where ours should: whoever has the most traffic; else one that no deployment
+/// made; else ours.
 fn in_its_place<'a>(observed: &'a Observed, ours: &str) -> Option<&'a Revision> {
-    let revisions = || observed.revisions.values();
-    let most = revisions().filter(|revision| revision.traffic > 0).max_by_key(|revision| revision.traffic);
+    let running = || observed.revisions.values().filter(|revision| revision.active);
+    let most = running().filter(|revision| revision.traffic > 0).max_by_key(|revision| revision.traffic);
     if let Some(other) = most.filter(|most| most.name != ours) {
         return Some(other);
     }
-    let made_by_hand = revisions().filter(|revision| revision.active && !is_a_deployments(revision));
+    let made_by_hand = running().filter(|revision| !is_a_deployments(revision));
     if let Some(other) = made_by_hand.max_by_key(|revision| revision.name.as_str()) {
         return Some(other);
     }
-    observed.revisions.get(ours).filter(|revision| revision.active)
+    running().find(|revision| revision.name == ours)
 }
 
 /// Whether a revision's name is the one that its deployment gives: a copy names the deployment of what
