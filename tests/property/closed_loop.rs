@@ -143,7 +143,7 @@ proptest! {
             let mut platform = TestPlatform::new();
             platform.run(&provision("provision-0")).await;
             platform.run(&deploy("deploy-0", "1.0")).await;
-            let mut done = std::collections::BTreeMap::new();
+            let mut done = std::collections::HashMap::new();
             for (number, act) in acts.iter().enumerate() {
                 let times = done.entry(std::mem::discriminant(act)).or_insert(0_usize);
                 *times += 1;

@@ -138,8 +138,8 @@ async fn settings_bounds_and_traffic_are_brought_back() {
         10:20:43 ~ deactivate reservations-api--meddled-2
         10:20:43 RuntimeDeploymentCompleted dep-b363aade reservations-api:1.4.1 over reservations-api:1.4.1, gate Passed <- RuntimeDeploymentRequested
         10:22:43 RuntimeDriftResolved drift-96e01ceb ConfigurationMismatch Remediated <- RuntimeDeploymentCompleted
-        10:22:43 RuntimeDriftResolved drift-ebae4b16 ConfigurationMismatch Healed <- RuntimeDeploymentCompleted
-        10:22:43 RuntimeDriftResolved drift-ae11fb18 ReplicaMismatch Healed <- RuntimeDeploymentCompleted
+        10:22:43 RuntimeDriftResolved drift-ebae4b16 ConfigurationMismatch Remediated <- RuntimeDeploymentCompleted
+        10:22:43 RuntimeDriftResolved drift-ae11fb18 ReplicaMismatch Remediated <- RuntimeDeploymentCompleted
     "#]].assert_eq(&platform.transcript_since(place));
     assert_eq!(
         findings(&platform),
@@ -355,6 +355,16 @@ async fn a_suppressed_drift_is_left_alone_until_the_suppression_expires() {
     }
     expect![[r#"
         10:20:00 ~ somebody makes reservations-api--meddled-1
+        10:35:00 RuntimeDriftDetected drift-ae11fb18 Medium ReplicaMismatch: 1 is 9, put right by itself <- RuntimeDeploymentCompleted
+        10:35:00 RuntimeDeploymentRequested dep-634f5119 reservations-api:1.4.1 over reservations-api:1.4.1 <- evt-f0e6522a-3131-510f-9e32-070d23c4c118
+        10:35:00 ~ stage reservations-api--d634f5119 acr.azurecr.io/reservations-api:1.4.1
+        10:35:04 ~ shift reservations-api to reservations-api--d634f5119=10 reservations-api--d9c2595bb=90
+        10:35:07 ~ shift reservations-api to reservations-api--d634f5119=50 reservations-api--d9c2595bb=50
+        10:35:10 ~ shift reservations-api to reservations-api--d634f5119=100
+        10:35:13 ~ deactivate reservations-api--d9c2595bb
+        10:35:13 ~ deactivate reservations-api--meddled-1
+        10:35:13 RuntimeDeploymentCompleted dep-634f5119 reservations-api:1.4.1 over reservations-api:1.4.1, gate Passed <- RuntimeDeploymentRequested
+        10:37:13 RuntimeDriftResolved drift-ae11fb18 ReplicaMismatch Remediated <- RuntimeDeploymentCompleted
     "#]]
     .assert_eq(&platform.transcript_since(place));
     assert_eq!(findings(&platform), ["ReplicaMismatch /maxReplicas Resolved"]);
@@ -377,11 +387,11 @@ async fn a_suppression_says_what_why_and_until_when() {
         told.push_str(&format!("{status} {}\n", body["detail"].as_str().unwrap_or_default()));
     }
     expect![[r#"
-        400 
-        400 
-        400 
-        400 
-        400 
+        400 The body's field `match`: name a kind, a resource or a path; a suppression of everything would hide everything.
+        400 The body's field `match.kind`: drift of this kind is critical and cannot be suppressed; put it right.
+        400 The body's field `expiresAt`: it must end after 2026-03-02T10:17:09Z and not after 2026-05-31T10:17:09Z, which is 90 days.
+        400 The body's field `expiresAt`: it must end after 2026-03-02T10:17:09Z and not after 2026-05-31T10:17:09Z, which is 90 days.
+        400 The body's field `match.colour`: it must be one of `kind`, `resource`, `path` at line 1 column 49.
     "#]]
     .assert_eq(&told);
     let (_, first) = suppress(&platform, json!({ "path": "/env/*" }), 60).await;
@@ -435,7 +445,7 @@ async fn what_comes_back_three_times_is_contested_and_names_the_last_writer() {
         ]
     );
     let contested = finding(&platform, DriftKind::ImageMismatch);
-    expect![[""]].assert_eq(contested.waits.as_deref().unwrap_or_default());
+    expect!["It came back after 3 automatic remediations within 24 hours: somebody, or something, wants it otherwise. Azure says that `eve@contoso.com` wrote last."].assert_eq(contested.waits.as_deref().unwrap_or_default());
     platform.run(&remediate("manual-1", contested.finding_id.as_str(), "Manual")).await;
     platform.run_with_sweeps().await;
     assert_eq!(image(&platform), format!("{IMAGE}:1.4.1"), "a person may");
@@ -538,7 +548,7 @@ async fn what_is_critical_is_told_at_once_and_waits() {
         10:20:43 ~ deactivate reservations-api--d9c2595bb
         10:20:43 RuntimeDeploymentCompleted dep-d1146bc1 reservations-api:1.4.1 over reservations-api:1.4.1, gate Passed <- RuntimeDeploymentRequested
         10:22:43 RuntimeDriftResolved drift-e1766843 NetworkPolicyMismatch Remediated <- RuntimeDeploymentCompleted
-        10:22:43 RuntimeDriftResolved drift-46b3476e IsolationMismatch Healed <- RuntimeDeploymentCompleted
+        10:22:43 RuntimeDriftResolved drift-46b3476e IsolationMismatch Remediated <- RuntimeDeploymentCompleted
     "#]].assert_eq(&platform.transcript_since(place));
     assert_eq!(
         findings(&platform),

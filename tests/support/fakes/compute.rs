@@ -395,21 +395,40 @@ impl State {
             return Ok(Step::Pending { token: token.clone(), again_in: AGAIN_IN });
         }
         let change = started.change.clone();
+        if !self.is_there(&change) {
+            return Err(rejected("WorkloadNotFound", "what was to be changed was deleted".into()));
+        }
         self.finish(&change);
         Ok(Step::Done)
     }
 
     fn finish(&mut self, change: &Change) {
+        // What somebody deleted meanwhile stays deleted.
         match change {
             Change::Stage { workload, revision } => {
-                let there = self.workloads.get_mut(workload).expect("a staged revision has its workload");
-                there.revisions.get_mut(revision).expect("revisions are never removed").provisioned = true;
+                let there = self.workloads.get_mut(workload);
+                if let Some(made) = there.and_then(|there| there.revisions.get_mut(revision)) {
+                    made.provisioned = true;
+                }
             }
             Change::Shift { workload, weights } => {
-                let there =
-                    self.workloads.get_mut(workload).expect("traffic was checked against its workload");
-                there.traffic = weights.clone();
+                if let Some(there) = self.workloads.get_mut(workload) {
+                    there.traffic = weights.clone();
+                }
             }
+        }
+    }
+
+    /// Whether what a change is about is still there.
+    fn is_there(&self, change: &Change) -> bool {
+        match change {
+            Change::Stage { workload, revision } => {
+                self.workloads.get(workload).is_some_and(|there| there.revisions.contains_key(revision))
+            }
+            Change::Shift { workload, weights } => self
+                .workloads
+                .get(workload)
+                .is_some_and(|there| weights.keys().all(|name| there.revisions.contains_key(name))),
         }
     }
 }
