@@ -27,6 +27,7 @@ use crate::{
     ports::store::{Page, Partition, Stored},
     services::{
         runtime_drift_detection_service, runtime_environment_service::RuntimeEnvironment,
+        runtime_health_service::health_sweep,
         tenant_runtime_isolation_service,
     },
 };
@@ -350,7 +351,8 @@ async fn sweep(platform: &Platform, order: &Order) -> Result<(), Fault> {
 /// What each kind does, one line each.
 async fn of_kind(platform: &Platform, scope: &Scope) -> Result<SweepReport, Fault> {
     match scope.kind {
+        Kind::Health => health_sweep::sweep(platform, scope).await,
         Kind::Drift => runtime_drift_detection_service::sweep(platform, scope).await,
-        Kind::Health | Kind::Scaling | Kind::Rotation => Ok(SweepReport::new(scope)),
+        Kind::Scaling | Kind::Rotation => Ok(SweepReport::new(scope)),
     }
 }

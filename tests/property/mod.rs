@@ -4,5 +4,6 @@ mod cases;
 mod closed_loop;
 mod crash_points;
 mod interleavings;
+mod quarantine;
 mod redelivery;
 mod store_model;

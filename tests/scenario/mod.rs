@@ -3,9 +3,14 @@
 mod bad_input;
 mod configurations;
 mod drift;
+mod health;
+mod decommission;
+mod digests;
 pub mod holds;
+mod inventory;
 mod operators;
 mod provisioning;
+mod quarantine;
 mod rollbacks;
 mod secrets;
 mod story;

@@ -245,19 +245,8 @@ async fn redeploy(
 
 /// What is recorded is kept out by now: rolling it out again would bring it back.
 fn quarantined(slot: &Slot, serves: &RuntimeDeployment) -> Option<Refusal> {
-    let entry = slot.quarantined(&serves.workload.image)?;
-    Some(Refusal::new(
-        ReasonCode::Quarantined,
-        format!(
-            "{} is in quarantine since {}, when {} kept `{}` out: {}. Deploy another version, or lift it: runtimectl lift {} --reason WHY.",
-            entry.image,
-            whole_seconds::text(entry.at),
-            entry.by.as_deref().unwrap_or("the platform"),
-            entry.deployment_id,
-            entry.reason.trim_end_matches('.'),
-            entry.deployment_id
-        ),
-    ))
+    let entry = slot.kept_out(serves)?;
+    Some(Refusal::new(ReasonCode::Quarantined, entry.sentence(&serves.workload.image)))
 }
 
 /// The environment's resources are applied.

@@ -148,6 +148,20 @@ pub async fn serving_version(
     Ok(deployment.and_then(|deployment| deployment.configuration).map(|entry| entry.version))
 }
 
+/// Whether a version of the configuration may not be started at a workload.
+///
+/// # Errors
+/// When the store is away.
+pub async fn keeps_out(
+    ledger: &Ledger,
+    partition: &Partition,
+    module: &ModuleId,
+    version: u64,
+) -> Result<bool, Fault> {
+    let slot = load::<Slot>(ledger, partition, &Slot::id(module)).await?;
+    Ok(slot.is_some_and(|slot| slot.configuration_kept_out(version).is_some()))
+}
+
 /// What came of a version of the configuration at a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Course {

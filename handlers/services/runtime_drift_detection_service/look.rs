@@ -209,9 +209,12 @@ async fn wanted(
         None => (None, BTreeMap::new()),
     };
     let secrets = secret_binding_service::entries(ledger, &scope.partition, module, &secret_refs).await?;
+    let version = configuration.as_ref().map(|entry| entry.version);
     let mut unconfirmed = None;
-    if configuration.as_ref().map(|entry| entry.version)
-        != applied.configuration.as_ref().map(|entry| entry.version)
+    if let Some(version) = version
+        && Some(version) != applied.configuration.as_ref().map(|entry| entry.version)
+        // What failed here is not run again, and that is as it should be.
+        && !deployment_service::keeps_out(ledger, &scope.partition, module, version).await?
     {
         let since = runtime_configuration_service::in_place_since(ledger, &scope.partition, module).await?;
         unconfirmed = since.filter(|since| scope.now.duration_since(*since) > UNCONFIRMED);

@@ -338,7 +338,8 @@ fn provisioned(platform: &Platform, operation: &Operation, site: Site) -> Result
     let outcome = Some(event.id.clone());
     let provisioned_by =
         Some(ProvisionedBy { lineage: operation.lineage.clone(), event_id: event.id.clone() });
-    let environment = RuntimeEnvironment { provisioned_by, ..environment };
+    let provisioned_event_id = Some(event.id.to_string());
+    let environment = RuntimeEnvironment { provisioned_by, provisioned_event_id, ..environment };
     commit.event(&operation.lineage, event)?;
     commit.put(&loaded, &environment)?;
     let detail = format!("`{}` is provisioned", environment.environment_id);

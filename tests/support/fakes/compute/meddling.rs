@@ -20,7 +20,8 @@ impl FakeCompute {
         let mut spec = there.revisions[serving].spec.clone();
         change(&mut spec);
         let name = format!("{workload}--meddled-{}", there.revisions.len());
-        let made = Made { spec, at: now, active: true, provisioned: true, replicas: None };
+        let tagged = spec.image.clone();
+        let made = Made { spec, tagged, at: now, active: true, provisioned: true, replicas: None };
         there.revisions.insert(name.clone(), made);
         if takes_traffic {
             there.traffic = BTreeMap::from([(name.clone(), 100)]);
