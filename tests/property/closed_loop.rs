@@ -15,8 +15,9 @@ use crate::support::{
 };
 
 const APP: &str = "reservations-api";
-/// Sweeps after which everything is right again.
-const SWEEPS_MAX: usize = 8;
+/// Sweeps after which everything is right again: that a revision was switched off shows in a full look
+/// alone, which comes once in twelve.
+const SWEEPS_MAX: usize = 20;
 
 /// Something that somebody, or the world, does.
 #[derive(Clone, Debug)]

@@ -3,6 +3,7 @@
 mod bad_input;
 mod configurations;
 mod drift;
+mod drift_limits;
 mod health;
 mod decommission;
 mod digests;

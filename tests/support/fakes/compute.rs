@@ -354,7 +354,8 @@ impl State {
             there.settings.port = Some(spec.port);
             there.settings.identities = vec![target.identity_id.clone()];
         }
-        let made = Made { spec: spec.clone(), tagged, at: now, active: true, provisioned: false, replicas: None };
+        let made =
+            Made { spec: spec.clone(), tagged, at: now, active: true, provisioned: false, replicas: None };
         there.revisions.insert(revision.clone(), made);
         Ok(self.start(change))
     }
@@ -511,7 +512,11 @@ impl Compute for FakeCompute {
             let there = state.workloads.iter();
             let of_group = there.filter(|(_, it)| it.group.as_ref() == Some(&target.resource_group_id));
             let names: Vec<_> = of_group.map(|(name, _)| name.clone()).collect();
-            let observe = |name: String| Some((name.clone(), serving_alone(state.observe(&name, now)?)));
+            let observe = |name: String| {
+                let newest = state.workloads[&name].revisions.iter().max_by_key(|(_, made)| made.at);
+                let newest = newest.map(|(name, _)| name.clone());
+                Some((name.clone(), serving_alone(state.observe(&name, now)?, newest.as_deref())))
+            };
             Ok(names.into_iter().filter_map(observe).collect())
         })
         .await
@@ -551,10 +556,14 @@ impl Compute for FakeCompute {
     }
 }
 
-/// As a listing tells of a workload: of the revision that serves, where one does wholly.
-fn serving_alone(mut observed: Observed) -> Observed {
-    if observed.revisions.values().any(|revision| revision.traffic == 100 && revision.active) {
-        observed.revisions.retain(|_, revision| revision.traffic == 100);
+/// As a listing tells of a workload: of the newest revision, where that serves wholly. That it was
+/// switched off does not show.
+fn serving_alone(mut observed: Observed, newest: Option<&str>) -> Observed {
+    if let Some(newest) = newest.and_then(|newest| observed.revisions.get_mut(newest))
+        && newest.traffic == 100
+    {
+        let newest = Revision { active: true, ..newest.clone() };
+        observed.revisions = BTreeMap::from([(newest.name.clone(), newest)]);
         observed.complete = false;
     }
     observed
