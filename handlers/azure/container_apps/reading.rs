@@ -411,4 +411,58 @@ mod tests {
         failed["properties"]["provisioningState"] = json!("Failed");
         assert!(!has_traffic(&failed, &wanted));
     }
+
+    #[test]
+    fn a_listing_tells_of_the_newest_revision_where_that_serves_and_of_nothing_else() {
+        let mut app = app(&json!([{ "revisionName": "a--d3", "weight": 100 }]));
+        app["tags"] = json!({ "cs-tenant-id": "acme" });
+        app["identity"] = json!({ "userAssignedIdentities": { "/id": {} } });
+        app["systemData"] = json!({ "lastModifiedBy": "eve" });
+        app["properties"]["configuration"]["ingress"]["external"] = json!(true);
+        app["properties"]["configuration"]["ingress"]["targetPort"] = json!(8080);
+        app["properties"]["configuration"]["secrets"] =
+            json!([{ "name": "cs-db-1", "keyVaultUrl": "https://kv/secrets/db/1" }]);
+        app["properties"]["template"] = json!({
+            "containers": [{
+                "name": "a", "image": "i:3", "resources": { "cpu": 0.5, "memory": "1Gi" },
+                "env": [
+                    { "name": "LEVEL", "value": "debug" },
+                    { "name": "CS_CONFIGURATION_VERSION", "value": "7" },
+                    { "name": "CS_DEPLOYMENT_ID", "value": "dep-3" },
+                    { "name": "DB", "secretRef": "cs-db-1" },
+                    { "name": "OTHERS", "secretRef": "theirs" },
+                ],
+            }],
+            "scale": { "minReplicas": 1, "maxReplicas": 4 },
+        });
+        let observed = listed(&app).expect("the newest serves");
+        assert_eq!(
+            observed.revisions["a--d3"].template,
+            Template {
+                env: BTreeMap::from([("LEVEL".into(), "debug".into())]),
+                secrets: BTreeMap::from([("DB".into(), "https://kv/secrets/db/1".into())]),
+                configuration: Some("7".into()),
+                cpu: 0.5,
+                memory: "1Gi".into(),
+                min_replicas: 1,
+                max_replicas: 4,
+                rules: Vec::new(),
+            }
+        );
+        assert_eq!(
+            observed.settings,
+            Settings {
+                external: true,
+                port: Some(8080),
+                allow_insecure: false,
+                tags: BTreeMap::from([("cs-tenant-id".into(), "acme".into())]),
+                identities: vec!["/id".into()],
+                modified_by: Some("eve".into()),
+                busy: false,
+            }
+        );
+        app["properties"]["configuration"]["ingress"]["traffic"] =
+            json!([{ "revisionName": "a--d2", "weight": 100 }]);
+        assert_eq!(listed(&app), None, "another revision than the newest serves: all are asked for");
+    }
 }
