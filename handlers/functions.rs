@@ -18,8 +18,10 @@ use crate::{
     services::{
         deployment_service::{
             deploy::Deploy, on_runtime_configuration::OnRuntimeConfiguration,
-            on_runtime_secrets::OnRuntimeSecrets, rollback_deployment::RollbackDeployment,
+            on_runtime_drift::OnRuntimeDrift, on_runtime_secrets::OnRuntimeSecrets,
+            remediate_drift::RemediateDrift, rollback_deployment::RollbackDeployment,
         },
+        drift_detection_worker,
         runtime_configuration_service::publish_configuration::PublishConfiguration,
         runtime_environment_service::{decommission, provision_environment::ProvisionEnvironment},
         runtime_inventory_worker,
@@ -44,9 +46,13 @@ pub fn all() -> Vec<Function> {
         command::<PublishConfiguration>(),
         command::<BindSecret>(),
         command::<RotateSecret>(),
+        command::<RemediateDrift>(),
         // What it makes of its own events.
         subscription::<OnRuntimeConfiguration>(),
         subscription::<OnRuntimeSecrets>(),
+        subscription::<OnRuntimeDrift>(),
+        subscription::<drift_detection_worker::OnRuntimeDeployment>(),
+        subscription::<drift_detection_worker::OnRuntimeHealth>(),
         subscription::<OnRuntimeEnvironment>(),
         subscription::<runtime_inventory_worker::OnRuntimeDeployment>(),
         subscription::<runtime_inventory_worker::OnRuntimeScaling>(),
@@ -78,6 +84,9 @@ pub fn all() -> Vec<Function> {
         }),
         timer("RotationSweep", "0 0 * * * *", |platform| {
             Box::pin(async move { sweeps::start(&platform, sweeps::Kind::Rotation).await })
+        }),
+        timer("DriftSweep", "0 */5 * * * *", |platform| {
+            Box::pin(async move { sweeps::start(&platform, sweeps::Kind::Drift).await })
         }),
         // What it looks after by itself.
         timer("HealthSweep", "*/30 * * * * *", |platform| {
@@ -126,7 +135,16 @@ pub fn all() -> Vec<Function> {
         get("FiledDeadLetters", "v1/runtime/dead-letters/{id?}", |platform, request| {
             Box::pin(async move { admin::filed::get(&platform, &request).await })
         }),
+        get("Drift", "v1/runtime/drift/{id?}", |platform, request| {
+            Box::pin(async move { admin::drift::get(&platform, &request).await })
+        }),
+        get("DriftSuppressions", "v1/runtime/drift/suppressions", |platform, request| {
+            Box::pin(async move { admin::drift_suppressions::get(&platform, &request).await })
+        }),
         // What operators do.
+        post("SuppressDrift", "v1/runtime/drift/suppressions", |platform, request| {
+            Box::pin(async move { admin::drift_suppressions::post(&platform, &request).await })
+        }),
         post("CancelOperation", "v1/runtime/operations/{id}/cancel", |platform, request| {
             Box::pin(async move { admin::cancel_operation::post(&platform, &request).await })
         }),

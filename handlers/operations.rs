@@ -64,6 +64,8 @@ pub enum Kind {
     BindTenant,
     /// Moves the bindings of a secret to another version of it.
     RotateSecret,
+    /// Puts the resources of an environment right.
+    Remediate,
     /// Takes an environment down.
     Decommission,
 }

@@ -15,7 +15,7 @@ use crate::{
 
 pub(super) async fn step(platform: &Platform, operation: &Operation) -> Result<Step, Fault> {
     match operation.kind {
-        Kind::Provision => provisioning::step(platform, operation).await,
+        Kind::Provision | Kind::Remediate => provisioning::step(platform, operation).await,
         Kind::Deploy | Kind::Rollback => rollout::step(platform, operation).await,
         Kind::Configure => runtime_configuration_service::step(platform, operation).await,
         Kind::BindSecret => bind_secret::step(platform, operation).await,
@@ -27,7 +27,7 @@ pub(super) async fn step(platform: &Platform, operation: &Operation) -> Result<S
 
 pub(super) async fn give_up(platform: &Platform, operation: &Operation, why: &GiveUp) -> Result<Step, Fault> {
     match operation.kind {
-        Kind::Provision => provisioning::give_up(platform, operation, why).await,
+        Kind::Provision | Kind::Remediate => provisioning::give_up(platform, operation, why).await,
         Kind::Deploy | Kind::Rollback => rollout::give_up(platform, operation, why).await,
         Kind::Configure => runtime_configuration_service::give_up(platform, operation, why).await,
         Kind::BindSecret => bind_secret::give_up(platform, operation, why).await,

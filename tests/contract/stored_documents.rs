@@ -16,6 +16,7 @@ use runtime_platform::{
     services::{
         deployment_service::{GateRecord, RuntimeDeployment, Slot},
         runtime_configuration_service::{ConfigurationVersion, RuntimeConfiguration, WorkloadConfiguration},
+        runtime_drift_detection_service::{DriftIndex, RuntimeDriftFinding, Suppression},
         runtime_environment_service::{
             RuntimeEnvironment,
             state::{Decommission, Plan},
@@ -31,7 +32,9 @@ use serde_json::{Value, json};
 
 use crate::scenario::holds::hold;
 use crate::support::{
-    builders::{PROJECT, TENANT, bind, bind_secret, deploy, provision, publish_configuration, rotate},
+    builders::{
+        PROJECT, TENANT, bind, bind_secret, deploy, environment, provision, publish_configuration, rotate,
+    },
     faulty::When,
     fixed_clock::FixedClock,
     memory_store::MemoryStore,
@@ -58,6 +61,16 @@ async fn todays() -> Vec<Document> {
     hold(&platform, HoldScope::Environment, 5).await;
     sweeps::start(&platform.platform, sweeps::Kind::Health).await.unwrap();
     platform.run_until_quiet().await;
+    platform.compute.add_beside("reservations-api", "stranger");
+    platform.fire("DriftSweep").await;
+    platform.run_until_quiet().await;
+    let left_alone = json!({
+        "environmentId": environment(),
+        "match": { "path": "/env/*" },
+        "reason": "a test of the north region",
+        "expiresAt": "2026-03-03T10:15:00Z",
+    });
+    platform.post("SuppressDrift", None, left_alone, None).await;
     let malformed =
         crate::support::builders::Order { body: Some(b"{".to_vec()), ..deploy("deploy-2", "1.4.2") };
     platform.run(&malformed).await;
@@ -175,5 +188,8 @@ corpus!(
     HealthCheckResult,
     RuntimeService,
     PastService,
-    CatalogueEntry
+    CatalogueEntry,
+    RuntimeDriftFinding,
+    DriftIndex,
+    Suppression
 );

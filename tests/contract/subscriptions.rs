@@ -286,7 +286,8 @@ async fn every_subscription_gets_what_it_asks_for_of_every_tenant_and_nothing_el
           deployment-service
             1+1 RuntimeDriftDetected
             0+0 RuntimeDriftResolved
-    "#]].assert_eq(&told);
+    "#]]
+    .assert_eq(&told);
 }
 
 /// The subscriptions of a subscriber on every topic for each tenant, for these events.

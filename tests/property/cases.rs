@@ -3,17 +3,24 @@
 
 use std::collections::BTreeSet;
 
-use runtime_platform::{events::COMMANDS, functions};
+use runtime_platform::{
+    events::COMMANDS,
+    functions,
+    services::runtime_drift_detection_service::{FindingStatus, RuntimeDriftFinding},
+};
 use serde_json::json;
 
 use crate::support::{
     builders::{
         IMAGE, Order, bind, bind_secret, bind_secret_other, deploy, deploy_other, provision,
-        publish_configuration, rollback, rotate,
+        publish_configuration, remediate, rollback, rotate,
     },
     fakes::compute::Behaviour,
     test_platform::{RunResult, TestPlatform},
 };
+
+/// The app of the builders' workload.
+const APP: &str = "reservations-api";
 
 /// A command in a situation.
 pub struct Case {
@@ -21,6 +28,48 @@ pub struct Case {
     /// What was sent before, each to its end.
     before: Vec<Order>,
     pub order: Order,
+    drift: Option<Drift>,
+}
+
+/// What somebody did behind the platform's back, and a sweep found and leaves to a person.
+#[derive(Clone, Copy)]
+enum Drift {
+    /// The workload is reached from inside alone.
+    Ingress,
+    /// The vault is gone, in a prod environment.
+    Vault,
+}
+
+impl Drift {
+    /// Does it, and has it found.
+    async fn happen(self, platform: &mut TestPlatform) {
+        match self {
+            Self::Ingress => platform.compute.change_settings(APP, |settings| settings.external = false),
+            Self::Vault => {
+                let resources = platform.infrastructure.world();
+                let vault = resources.keys().find(|id| id.contains("/vaults/") && !id.contains("/roleA"));
+                platform.infrastructure.meddle(vault.expect("there is a vault"), None);
+            }
+        }
+        for _ in 0..2 {
+            platform.sweep("DriftSweep", 300).await;
+        }
+    }
+
+    /// The id of the finding, which is the same in every run.
+    fn finding(self, before: &[Order]) -> String {
+        let case =
+            Case { name: "", before: before.to_vec(), order: remediate("x", "", ""), drift: Some(self) };
+        let found = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            runtime.block_on(async {
+                let findings = case.prepare().await.states::<RuntimeDriftFinding>();
+                let open = findings.iter().find(|finding| finding.status == FindingStatus::Open);
+                open.expect("it was found").finding_id.to_string()
+            })
+        });
+        found.join().unwrap()
+    }
 }
 
 impl Case {
@@ -31,6 +80,9 @@ impl Case {
         platform.registry.remove(&format!("{IMAGE}:missing"));
         for order in &self.before {
             platform.run(order).await;
+        }
+        if let Some(drift) = self.drift {
+            drift.happen(&mut platform).await;
         }
         platform
     }
@@ -44,7 +96,12 @@ impl Case {
 }
 
 pub fn all() -> Vec<Case> {
-    let case = |name, before: &[Order], order| Case { name, before: before.to_vec(), order };
+    let case = |name, before: &[Order], order| Case { name, before: before.to_vec(), order, drift: None };
+    let drifted = |name, before: &[Order], drift: Drift| Case {
+        drift: Some(drift),
+        ..case(name, before, remediate("x", &drift.finding(before), "Manual"))
+    };
+    let prod = [provision("provision-0").with("/stage", json!("prod"))];
     let provisioned = provision("provision-0");
     let serving = [provisioned.clone(), deploy("deploy-0", "1.0")];
     let bound = [provisioned.clone(), bind("bind-0", "acme", "shared")];
@@ -92,6 +149,10 @@ pub fn all() -> Vec<Case> {
         case("rotate a secret that nobody is bound to", &serving, rotate("x", "db-password", "Manual")),
         case("roll back to before a rotation", &rotated, rollback("x")),
         case("roll back", &two, rollback("x")),
+        drifted("put a workload right", &serving, Drift::Ingress),
+        drifted("put a resource right", &prod, Drift::Vault),
+        case("put right what was never found", &serving, remediate("x", "drift-00000000", "Auto")),
+        case("put right what is nowhere", &[], remediate("x", "drift-00000000", "Auto")),
         case("roll back with nothing before", &serving, rollback("x")),
     ]
 }

@@ -4,6 +4,8 @@ mod bad_input;
 mod configurations;
 mod decommission;
 mod digests;
+mod drift;
+mod drift_limits;
 mod health;
 pub mod holds;
 mod inventory;

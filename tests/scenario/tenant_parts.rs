@@ -62,7 +62,8 @@ async fn a_tenant_of_a_pool_runs_as_an_identity_and_on_machines_of_its_own() {
         10:15:06 ~ create t07433385-vault-secrets-user
         10:15:06 ~ create t07433385-registry-pull
         10:15:07 RuntimeTenantBound tb-07433385 env-cc58147b pool Created <- bind-1
-    "#]].assert_eq(&platform.transcript_since(place));
+    "#]]
+    .assert_eq(&platform.transcript_since(place));
     assert_eq!(platform.outcome("bind-1").await, ("Completed".into(), "RuntimeTenantBound".into()));
     assert_eq!(profiles(&platform), ["Consumption", PREFIX]);
     platform.run(&deploy("deploy-1", "1.4.1")).await;

@@ -176,6 +176,12 @@ pub fn rollback_of(event_id: &str, deployment_id: &str) -> Order {
     Order::new(event_id, "RollbackDeployment", payload)
 }
 
+/// Puts a finding right; `mode` is `Auto` or `Manual`.
+pub fn remediate(event_id: &str, finding: &str, mode: &str) -> Order {
+    let payload = json!({ "environmentId": environment(), "findingId": finding, "mode": mode });
+    Order::new(event_id, "RemediateDrift", payload)
+}
+
 /// The settings of the environment, all of them.
 pub fn publish_configuration(event_id: &str, settings: Value) -> Order {
     let payload = json!({ "environmentId": environment(), "settings": settings });

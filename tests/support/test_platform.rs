@@ -31,6 +31,7 @@ use runtime_platform::{
     services::{
         deployment_service::{GateRecord, RuntimeDeployment, Slot},
         runtime_configuration_service::{ConfigurationVersion, RuntimeConfiguration, WorkloadConfiguration},
+        runtime_drift_detection_service::{DriftIndex, RuntimeDriftFinding, Suppression},
         runtime_environment_service::{
             RuntimeEnvironment,
             state::{Decommission, Plan},
@@ -196,6 +197,23 @@ impl TestPlatform {
     /// Lets everything happen, the clock jumping from one thing to the next.
     pub async fn run_until_quiet(&mut self) {
         while self.happen().await {}
+    }
+
+    /// Lets everything happen, and the sweeps too that were ordered for later.
+    pub async fn run_with_sweeps(&mut self) {
+        self.run_until_quiet().await;
+        while let Some(at) = self.broker.next_sweep_at() {
+            self.clock.set(at.max(self.clock.now()));
+            self.run_until_quiet().await;
+        }
+    }
+
+    /// Fires a sweep's timer when it is due the next time, and lets everything happen that follows.
+    pub async fn sweep(&mut self, timer: &str, every_seconds: i64) {
+        let at = self.tick(self.clock.now(), every_seconds);
+        self.clock.set(at);
+        self.fire(timer).await;
+        self.run_with_sweeps().await;
     }
 
     /// Lets things happen until something holds.
@@ -447,6 +465,7 @@ impl TestPlatform {
             let commands = handled.into_iter().filter(|entry| COMMANDS.contains(&entry.function.as_str()));
             known.extend(commands.map(|entry| entry.event_id));
         }
+        known.extend(self.broker.commanded());
         let mut sequences: BTreeMap<String, u64> = BTreeMap::new();
         for event in self.events() {
             let id = event.envelope.event_id.to_string();
@@ -528,6 +547,9 @@ fn readable(stored: Stored) -> Result<(), String> {
         WorkloadConfiguration::KIND => read::<WorkloadConfiguration>(stored).map(drop),
         SecretBinding::KIND => read::<SecretBinding>(stored).map(drop),
         SecretRotation::KIND => read::<SecretRotation>(stored).map(drop),
+        RuntimeDriftFinding::KIND => read::<RuntimeDriftFinding>(stored).map(drop),
+        DriftIndex::KIND => read::<DriftIndex>(stored).map(drop),
+        Suppression::KIND => read::<Suppression>(stored).map(drop),
         Hold::KIND => read::<Hold>(stored).map(drop),
         SweepReport::KIND => read::<SweepReport>(stored).map(drop),
         HealthCheckResult::KIND => read::<HealthCheckResult>(stored).map(drop),

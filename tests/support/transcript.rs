@@ -43,6 +43,7 @@ impl PublishedEvent {
         if let Some(payload) = envelope.get_mut("payload").and_then(Value::as_object_mut) {
             payload.remove("provisionedAt");
             payload.remove("rotatedAt");
+            payload.remove("resolvedAt");
         }
         format!("{} {} {} {envelope}", self.topic, self.aggregate, self.sequence)
     }
@@ -165,6 +166,18 @@ fn in_short(payload: &Value, event_type: &str) -> String {
                 text("outcome"),
                 payload["detail"].as_str().unwrap_or_default()
             )
+        }
+        "RuntimeDriftDetected" => format!(
+            "{} {} {}: {} is {}, {}",
+            text("findingId"),
+            text("severity"),
+            text("kind"),
+            text("desired"),
+            text("actual"),
+            if payload["autoRemediable"] == true { "put right by itself" } else { "waits" }
+        ),
+        "RuntimeDriftResolved" => {
+            format!("{} {} {}", text("findingId"), text("kind"), text("resolution"))
         }
         other => panic!("no transcript tells of {other} yet: add it here"),
     }

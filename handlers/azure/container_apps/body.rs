@@ -30,10 +30,7 @@ pub(super) fn first_revision(workload: &WorkloadRef, revision: &RevisionSpec, na
     let mut body = json!({
         "location": target.region,
         "tags": target.tags,
-        "identity": {
-            "type": "UserAssigned",
-            "userAssignedIdentities": { target.identity_id.as_str(): {} },
-        },
+        "identity": identity(workload),
         "properties": {
             "environmentId": target.host_id,
             "configuration": configuration,
@@ -62,7 +59,7 @@ pub(super) fn revision_beside(
     let serves = !traffic.is_empty();
     let traffic = if serves { traffic } else { vec![all_to(name)] };
     let has_ingress = app.pointer("/properties/configuration/ingress").is_some_and(Value::is_object);
-    let ingress = if serves && has_ingress {
+    let ingress = if serves && has_ingress && !revision.corrective {
         json!({ "traffic": entries(&traffic) })
     } else {
         ingress(revision, &traffic)
@@ -71,7 +68,7 @@ pub(super) fn revision_beside(
     if let Some(registries) = registries_with(app, workload, revision) {
         configuration["registries"] = registries;
     }
-    json!({
+    let mut patch = json!({
         "tags": workload.target.tags,
         "properties": {
             "configuration": configuration,
@@ -81,6 +78,17 @@ pub(super) fn revision_beside(
                 "scale": scale(revision),
             },
         },
+    });
+    if revision.corrective {
+        patch["identity"] = identity(workload);
+    }
+    patch
+}
+
+fn identity(workload: &WorkloadRef) -> Value {
+    json!({
+        "type": "UserAssigned",
+        "userAssignedIdentities": { workload.target.identity_id.as_str(): {} },
     })
 }
 

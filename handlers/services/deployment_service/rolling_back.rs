@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{
     ending::{self, Site},
     secrets,
-    state::{DeploymentStatus, RuntimeDeployment, Serving},
+    state::{DeploymentStatus, Origin, RuntimeDeployment, Serving},
     stopping::stop,
 };
 use crate::{
@@ -209,8 +209,14 @@ async fn nothing_to_go_back_to(
                 (None, _) => (ReasonCode::ProvisioningFailed, "could not be rolled out"),
                 (Some(_), _) => (ReasonCode::GateFailed, "did not pass its health gate"),
             };
+            let of = match deployment.origin {
+                Origin::Drift => "which was to put it right for",
+                Origin::Deploy | Origin::Configuration | Origin::Secret | Origin::Scaling => {
+                    "the first deployment of"
+                }
+            };
             let detail = format!(
-                "`{}`, the first deployment of `{}`, {what}: {}. There is nothing to go back to, and what was started is stopped. See `runtimectl explain {}`.",
+                "`{}`, {of} `{}`, {what}: {}. There is nothing to go back to, and what was started is stopped. See `runtimectl explain {}`.",
                 deployment.deployment_id,
                 deployment.module_id,
                 deployment.reason.as_deref().unwrap_or("no reason was recorded"),

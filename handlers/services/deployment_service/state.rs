@@ -314,6 +314,7 @@ impl RuntimeDeployment {
             max_replicas: self.workload.max_replicas.max(1),
             configuration: self.configuration.clone(),
             secrets: self.secrets.clone(),
+            corrective: self.origin == Origin::Drift,
         }
     }
 

@@ -150,6 +150,7 @@ fn decide(
             deployments_accepted: 0,
             created_at: message.now,
             provisioned_at: None,
+            provisioned_by: None,
             decommissioned_at: None,
             provisioned_event_id: None,
             decommission_orders: 0,

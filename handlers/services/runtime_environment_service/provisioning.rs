@@ -7,22 +7,23 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     resources::{self, EnvironmentSpec},
-    state::{Plan, ProvisioningStatus, RuntimeEnvironment},
+    state::{Plan, ProvisionedBy, ProvisioningStatus, RuntimeEnvironment},
 };
 use crate::{
     events::{
-        CommandOutcome, CompletionOutcome, Event, ReasonCode, RuntimeCommandCompleted, RuntimeCommandFailed,
-        RuntimeEnvironmentProvisioned,
+        CommandOutcome, CompletionOutcome, DriftResolution, Event, ReasonCode, RuntimeCommandCompleted,
+        RuntimeCommandFailed, RuntimeEnvironmentProvisioned,
     },
     ids::{Cause, PlanId},
     ledger::{Commit, Loaded, NewEvent},
-    operations::{GiveUp, Operation, Step, Then},
+    operations::{GiveUp, Kind, Operation, Step, Then},
     outcome::Fault,
     platform::Platform,
     ports::{
         infrastructure::{Advance, Change, PlannedChange, Resource},
         store::Partition,
     },
+    services::runtime_drift_detection_service::remediation,
 };
 
 /// How long a plan is good before applying begins.
@@ -74,6 +75,19 @@ pub(super) async fn site(platform: &Platform, operation: &Operation) -> Result<S
 pub async fn step(platform: &Platform, operation: &Operation) -> Result<Step, Fault> {
     match advance(platform, operation).await? {
         Standing::Goes(step) => Ok(step),
+        Standing::Stands { site, notes: _, untouched } if operation.kind == Kind::Remediate => {
+            let id = &operation.environment_id;
+            let (resolution, detail) = match untouched {
+                true => (
+                    DriftResolution::Healed,
+                    format!("Everything of `{id}` is in place; nothing was changed."),
+                ),
+                false => {
+                    (DriftResolution::Remediated, format!("The resources of `{id}` are as they should be."))
+                }
+            };
+            remediated(platform, operation, site, resolution, detail).await
+        }
         Standing::Stands { site, notes, untouched: true } => unchanged(operation, site, notes),
         Standing::Stands { site, notes: _, untouched: false } => provisioned(platform, operation, site),
         Standing::Fails { site, mut notes, code, detail } => {
@@ -176,6 +190,11 @@ fn unchanged(operation: &Operation, site: Site, notes: Vec<String>) -> Result<St
     });
     let event = ending(operation, &environment, event);
     let outcome = Some(event.id.clone());
+    // An environment that was made before this was kept.
+    environment.provisioned_by = environment
+        .provisioned_by
+        .take()
+        .or_else(|| Some(ProvisionedBy { lineage: operation.lineage.clone(), event_id: event.id.clone() }));
     commit.event(&operation.lineage, event)?;
     commit.put(&loaded, &environment)?;
     Ok(Step { commit, label: VERIFYING, notes, then: Then::Succeeded(detail), outcome })
@@ -296,6 +315,46 @@ async fn verify(platform: &Platform, operation: &Operation, site: Site) -> Resul
     Ok(Standing::Stands { site, notes: Vec::new(), untouched: false })
 }
 
+/// The drift that was to be put right is gone: the finding is over, and that is told.
+async fn remediated(
+    platform: &Platform,
+    operation: &Operation,
+    site: Site,
+    resolution: DriftResolution,
+    detail: String,
+) -> Result<Step, Fault> {
+    let Site { environment, loaded, desired: _, mut commit } = site;
+    let environment = RuntimeEnvironment { operation_id: None, ..environment };
+    let (ledger, lineage, caused_by) = (&platform.ledger, &operation.lineage, &operation.caused_by);
+    let resolved =
+        remediation::resolved(ledger, &mut commit, &operation.subject, resolution, lineage, caused_by);
+    let Some(outcome) = resolved.await? else {
+        let site = Site { environment, loaded, desired: Vec::new(), commit };
+        return gone_already(operation, site, detail);
+    };
+    commit.put(&loaded, &environment)?;
+    let notes = vec![detail.clone()];
+    Ok(Step { commit, label: "Resolved", notes, then: Then::Succeeded(detail), outcome: Some(outcome) })
+}
+
+/// A sweep found the drift gone first, and told of it; the command's sender is told all the same.
+fn gone_already(operation: &Operation, site: Site, detail: String) -> Result<Step, Fault> {
+    let Site { environment, loaded, desired: _, mut commit } = site;
+    let environment = RuntimeEnvironment { sequence: environment.sequence + 1, ..environment };
+    let event = Event::RuntimeCommandCompleted(RuntimeCommandCompleted {
+        command_id: operation.lineage.command_id.clone(),
+        command_type: operation.lineage.command_type.clone(),
+        outcome: CompletionOutcome::NoChange,
+        detail: detail.clone(),
+    });
+    let event = ending(operation, &environment, event);
+    let outcome = Some(event.id.clone());
+    commit.event(&operation.lineage, event)?;
+    commit.put(&loaded, &environment)?;
+    let notes = vec![detail.clone()];
+    Ok(Step { commit, label: "Resolved", notes, then: Then::Succeeded(detail), outcome })
+}
+
 fn provisioned(platform: &Platform, operation: &Operation, site: Site) -> Result<Step, Fault> {
     let Site { environment, loaded, desired: _, mut commit } = site;
     let now = commit.now;
@@ -317,7 +376,10 @@ fn provisioned(platform: &Platform, operation: &Operation, site: Site) -> Result
     let event = provisioned_event(&environment, now);
     let event = ending(operation, &environment, event);
     let outcome = Some(event.id.clone());
-    let environment = RuntimeEnvironment { provisioned_event_id: Some(event.id.to_string()), ..environment };
+    let provisioned_by =
+        Some(ProvisionedBy { lineage: operation.lineage.clone(), event_id: event.id.clone() });
+    let provisioned_event_id = Some(event.id.to_string());
+    let environment = RuntimeEnvironment { provisioned_by, provisioned_event_id, ..environment };
     commit.event(&operation.lineage, event)?;
     commit.put(&loaded, &environment)?;
     let detail = format!("`{}` is provisioned", environment.environment_id);
@@ -374,18 +436,26 @@ fn fail(site: Site, operation: &Operation, code: ReasonCode, detail: String) -> 
         status,
         operation_id: None,
         sequence: environment.sequence + 1,
-        failure: Some(detail.clone()),
+        failure: if operation.kind == Kind::Remediate { None } else { Some(detail.clone()) },
         ..environment
+    };
+    let told = if operation.kind == Kind::Remediate {
+        format!(
+            "Putting the resources of `{}` right failed: {detail}. The finding `{}` stays; see `runtimectl explain {}`.",
+            environment.environment_id, operation.subject, operation.operation_id
+        )
+    } else {
+        format!(
+            "Provisioning `{}` failed: {detail}. What was made stays and is taken up by the next ProvisionEnvironment of the same name.",
+            environment.environment_id
+        )
     };
     let event = Event::RuntimeCommandFailed(RuntimeCommandFailed {
         command_id: operation.lineage.command_id.clone(),
         command_type: operation.lineage.command_type.clone(),
         outcome: CommandOutcome::Failed,
         reason_code: code,
-        detail: format!(
-            "Provisioning `{}` failed: {detail}. What was made stays and is taken up by the next ProvisionEnvironment of the same name.",
-            environment.environment_id
-        ),
+        detail: told,
         retryable: true,
     });
     let event = ending(operation, &environment, event);

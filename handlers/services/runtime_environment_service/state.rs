@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 
 use super::resources::{EnvironmentSpec, IsolationModel, Stage, TargetKind, TenantPart};
 use crate::{
-    ids::{EnvironmentId, OperationId, PlanId, ProjectId, TenantId},
-    ledger::State,
+    ids::{EnvironmentId, EventId, OperationId, PlanId, ProjectId, TenantId},
+    ledger::{Lineage, State},
     ports::{
         compute::{ComputeTarget, WorkloadRef},
         infrastructure::{Change, PlannedChange, Progress, Removal, Resource},
@@ -55,6 +55,9 @@ pub struct RuntimeEnvironment {
     pub deployments_accepted: u64,
     pub created_at: Timestamp,
     pub provisioned_at: Option<Timestamp>,
+    /// What told that it stands; what is found out about it later comes from there.
+    #[serde(default)]
+    pub provisioned_by: Option<ProvisionedBy>,
     pub decommissioned_at: Option<Timestamp>,
     /// The eventId of its RuntimeEnvironmentProvisioned; none where it was provisioned before that was
     /// kept.
@@ -71,6 +74,15 @@ pub struct RuntimeEnvironment {
     /// The tenants that have a part of it for themselves.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<TenantPart>,
+}
+
+/// The message that an environment comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProvisionedBy {
+    pub lineage: Lineage,
+    /// The eventId of the event that told that it stands.
+    pub event_id: EventId,
 }
 
 impl State for RuntimeEnvironment {

@@ -77,6 +77,24 @@ async fn locate(
     })
 }
 
+/// What the names of bound tenants' workloads begin with, in an environment of the owner's partition.
+///
+/// # Errors
+/// When the store is away.
+pub async fn prefixes(ledger: &Ledger, partition: &Partition) -> Result<Vec<String>, Fault> {
+    let mut prefixes = Vec::new();
+    let mut page = Page::first(100);
+    for _ in 0..PAGES_MAX {
+        let listing = ledger.query::<RuntimeTenantBinding>(partition, &Filter::default(), &page).await?;
+        let others = listing.items.iter().map(|(_, binding)| binding);
+        let others = others.filter(|binding| binding.bound_tenant_id != binding.owner_tenant_id);
+        prefixes.extend(others.map(RuntimeTenantBinding::prefix));
+        let Some(next) = listing.next else { break };
+        page.after = Some(next);
+    }
+    Ok(prefixes)
+}
+
 /// The owner's partition of an environment, asked from the partition that a bound tenant has of it;
 /// none where the partition is the owner's own.
 ///
