@@ -284,7 +284,7 @@ async fn infrastructure(platform: &Platform, ground: &Ground, look: &mut Look, r
 }
 
 /// Where a resource of the environment is not as desired.
-fn of_resource(planned: &PlannedChange) -> Vec<Sighting> {
+pub fn of_resource(planned: &PlannedChange) -> Vec<Sighting> {
     let sighting = |path: &str, (kind, severity), (desired, actual), destructive| Sighting {
         resource: planned.id.clone(),
         module_id: None,
