@@ -22,6 +22,8 @@ use crate::{
         },
         runtime_configuration_service::publish_configuration::PublishConfiguration,
         runtime_environment_service::provision_environment::ProvisionEnvironment,
+        runtime_scaling_service::apply_scaling_policy::ApplyScalingPolicy,
+        scaling_policy_worker,
         secret_binding_service::bind_secret::BindSecret,
         tenant_runtime_isolation_service::{bind_tenant::BindTenant, tenant_view},
     },
@@ -41,8 +43,10 @@ pub fn all() -> Vec<Function> {
         command::<BindTenant>(),
         command::<PublishConfiguration>(),
         command::<BindSecret>(),
+        command::<ApplyScalingPolicy>(),
         // What it makes of its own events.
         subscription::<OnRuntimeConfiguration>(),
+        subscription::<scaling_policy_worker::on_runtime_health::OnRuntimeHealth>(),
         // What the platform tells itself.
         queue("ContinueOperation", operations::TICKS, |platform, message| {
             Box::pin(async move { delivery::tick(&platform, &message).await })
@@ -66,6 +70,10 @@ pub fn all() -> Vec<Function> {
         timer("ResumeOperations", "0 * * * * *", |platform| {
             Box::pin(async move { admin::resume_operations::run(&platform).await })
         }),
+        // What the platform looks after by itself.
+        timer("ScalingSweep", "0 * * * * *", |platform| {
+            Box::pin(async move { sweeps::start(&platform, sweeps::Kind::Scaling).await })
+        }),
         // What operators read.
         get("Health", "v1/runtime/health", |platform, _| {
             Box::pin(async move { admin::health::get(&platform) })
@@ -84,6 +92,9 @@ pub fn all() -> Vec<Function> {
         }),
         get("SecretBindings", "v1/runtime/secret-bindings/{id?}", |platform, request| {
             Box::pin(async move { admin::secret_bindings::get(&platform, &request).await })
+        }),
+        get("ScalingPolicies", "v1/runtime/scaling-policies/{id?}", |platform, request| {
+            Box::pin(async move { admin::scaling_policies::get(&platform, &request).await })
         }),
         get("Plans", "v1/runtime/plans/{id}", |platform, request| {
             Box::pin(async move { admin::plans::get(&platform, &request).await })

@@ -25,7 +25,7 @@ use crate::{
     ports::{bus::Outgoing, store::Partition},
     services::{
         deployment_service, runtime_configuration_service, runtime_environment_service,
-        secret_binding_service::bind_secret,
+        runtime_scaling_service, secret_binding_service::bind_secret,
     },
 };
 
@@ -62,6 +62,8 @@ pub enum Kind {
     Configure,
     /// Binds a workload to a secret.
     BindSecret,
+    /// Brings a scaling policy to its workload.
+    Scale,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -451,6 +453,9 @@ async fn take_step(platform: &Platform, operation: &Operation) -> Result<Step, F
             tokio::time::timeout(STEP_TIMEOUT, runtime_configuration_service::step(platform, operation)).await
         }
         Kind::BindSecret => tokio::time::timeout(STEP_TIMEOUT, bind_secret::step(platform, operation)).await,
+        Kind::Scale => {
+            tokio::time::timeout(STEP_TIMEOUT, runtime_scaling_service::step(platform, operation)).await
+        }
     };
     let fault = match step {
         Ok(Ok(step)) => return Ok(step),
@@ -502,6 +507,7 @@ async fn give_up(platform: &Platform, operation: &Operation, why: GiveUp) -> Res
         }
         Kind::Configure => runtime_configuration_service::give_up(platform, operation, &why).await,
         Kind::BindSecret => bind_secret::give_up(platform, operation, &why).await,
+        Kind::Scale => runtime_scaling_service::give_up(platform, operation, &why).await,
     }
 }
 

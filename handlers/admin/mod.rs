@@ -14,6 +14,7 @@ pub mod operations;
 pub mod plans;
 pub mod quarantine;
 pub mod resume_operations;
+pub mod scaling_policies;
 pub mod secret_bindings;
 pub mod sweep_now;
 pub mod tenant_bindings;

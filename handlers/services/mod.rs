@@ -4,5 +4,7 @@ pub mod deployment_service;
 pub mod runtime_configuration_service;
 pub mod runtime_environment_service;
 pub mod runtime_health_service;
+pub mod runtime_scaling_service;
+pub mod scaling_policy_worker;
 pub mod secret_binding_service;
 pub mod tenant_runtime_isolation_service;

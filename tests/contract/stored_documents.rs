@@ -16,6 +16,7 @@ use runtime_platform::{
         deployment_service::{GateRecord, RuntimeDeployment, Slot},
         runtime_configuration_service::{ConfigurationVersion, RuntimeConfiguration, WorkloadConfiguration},
         runtime_environment_service::{RuntimeEnvironment, state::Plan},
+        runtime_scaling_service::ScalingPolicy,
         secret_binding_service::SecretBinding,
         tenant_runtime_isolation_service::RuntimeTenantBinding,
     },
@@ -25,7 +26,7 @@ use serde_json::{Value, json};
 
 use crate::scenario::holds::hold;
 use crate::support::{
-    builders::{bind, bind_secret, deploy, provision, publish_configuration},
+    builders::{bind, bind_secret, deploy, provision, publish_configuration, scale},
     faulty::When,
     fixed_clock::FixedClock,
     memory_store::MemoryStore,
@@ -44,6 +45,7 @@ async fn todays() -> Vec<Document> {
     platform.run(&deploy("deploy-1", "1.4.1")).await;
     platform.run(&bind_secret("bind-1", "db-password")).await;
     platform.run(&publish_configuration("publish-1", json!({ "LOG_LEVEL": "debug" }))).await;
+    platform.run(&scale("scale-1", "Cpu", (1, 4), json!({ "target": 60 }))).await;
     hold(&platform, HoldScope::Environment, 5).await;
     sweeps::start(&platform.platform, sweeps::Kind::Rotation).await.unwrap();
     platform.run_until_quiet().await;
@@ -157,6 +159,7 @@ corpus!(
     ConfigurationVersion,
     WorkloadConfiguration,
     SecretBinding,
+    ScalingPolicy,
     Hold,
     SweepReport
 );

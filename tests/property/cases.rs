@@ -7,7 +7,9 @@ use runtime_platform::{events::COMMANDS, functions};
 use serde_json::json;
 
 use crate::support::{
-    builders::{IMAGE, Order, bind, bind_secret, deploy, provision, publish_configuration, rollback},
+    builders::{
+        IMAGE, Order, bind, bind_secret, deploy, provision, publish_configuration, rollback, scale,
+    },
     fakes::compute::Behaviour,
     test_platform::{RunResult, TestPlatform},
 };
@@ -46,6 +48,8 @@ pub fn all() -> Vec<Case> {
     let bound = [provisioned.clone(), bind("bind-0", "acme", "shared")];
     let publish = |id: &str, level: &str| publish_configuration(id, json!({ "LOG_LEVEL": level }));
     let published = [provisioned.clone(), deploy("deploy-0", "1.0"), publish("publish-0", "debug")];
+    let cpu = |id: &str, most: u32| scale(id, "Cpu", (2, most), json!({ "target": 60 }));
+    let scaled = [provisioned.clone(), deploy("deploy-0", "1.0"), cpu("scale-0", 4)];
     let two = [provisioned.clone(), deploy("deploy-0", "1.0"), deploy("deploy-1", "1.1")];
     vec![
         case("provision anew", &[], provision("x")),
@@ -70,6 +74,11 @@ pub fn all() -> Vec<Case> {
         ),
         case("bind a secret of what serves", &serving, bind_secret("x", "db-password")),
         case("bind a secret to nothing", &[], bind_secret("x", "db-password")),
+        case("scale what serves", &serving, cpu("x", 4)),
+        case("scale what is scaled otherwise", &scaled, cpu("x", 6)),
+        case("scale what is scaled like that", &scaled, cpu("x", 4)),
+        case("scale what does not serve", std::slice::from_ref(&provisioned), cpu("x", 4)),
+        case("deploy what is scaled", &scaled, deploy("x", "1.1")),
         case("roll back", &two, rollback("x")),
         case("roll back with nothing before", &serving, rollback("x")),
     ]

@@ -6,6 +6,7 @@ pub mod holds;
 mod operators;
 mod provisioning;
 mod rollbacks;
+mod scaling;
 mod secrets;
 mod story;
 mod superseding;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use runtime_platform::{
     events::queue_name,
-    ids::{self, EnvironmentId},
+    ids::{self, EnvironmentId, ServiceId},
     ports::bus::Outgoing,
 };
 use serde_json::{Value, json};
@@ -199,4 +199,24 @@ pub fn bind_secret(event_id: &str, secret_name: &str) -> Order {
         "rotationIntervalDays": 90,
     });
     Order::new(event_id, "BindSecret", payload)
+}
+
+/// The service of the workload that [`deploy`] deploys, as a tenant has it.
+pub fn service(tenant: &str) -> ServiceId {
+    ServiceId::derived(&tenant.parse().unwrap(), &environment(), &MODULE.parse().unwrap())
+}
+
+/// Scales the workload by a kind between two bounds; `more` are members beside them.
+pub fn scale(event_id: &str, kind: &str, (min, max): (u32, u32), more: Value) -> Order {
+    let mut payload = json!({
+        "environmentId": environment(),
+        "serviceId": service(TENANT),
+        "kind": kind,
+        "minReplicas": min,
+        "maxReplicas": max,
+    });
+    for (name, value) in more.as_object().into_iter().flatten() {
+        payload[name] = value.clone();
+    }
+    Order::new(event_id, "ApplyScalingPolicy", payload)
 }

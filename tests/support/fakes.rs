@@ -5,5 +5,6 @@
 
 pub mod compute;
 pub mod infrastructure;
+pub mod metrics;
 pub mod probe;
 pub mod vault;

@@ -32,6 +32,7 @@ use runtime_platform::{
         deployment_service::{GateRecord, RuntimeDeployment, Slot},
         runtime_configuration_service::{ConfigurationVersion, RuntimeConfiguration, WorkloadConfiguration},
         runtime_environment_service::{RuntimeEnvironment, state::Plan},
+        runtime_scaling_service::ScalingPolicy,
         secret_binding_service::SecretBinding,
         tenant_runtime_isolation_service::RuntimeTenantBinding,
     },
@@ -42,7 +43,10 @@ use serde_json::Value;
 use super::{
     broker::{self, Broker, Held},
     builders::{Order, PROJECT, TENANT},
-    fakes::{compute::FakeCompute, infrastructure::FakeInfrastructure, probe::FakeProbe, vault::FakeVault},
+    fakes::{
+        compute::FakeCompute, infrastructure::FakeInfrastructure, metrics::FakeMetrics, probe::FakeProbe,
+        vault::FakeVault,
+    },
     faulty::{FaultyBus, FaultyStore, Trouble},
     fixed_clock::FixedClock,
     memory_store::MemoryStore,
@@ -76,6 +80,7 @@ pub struct TestPlatform {
     pub compute: FakeCompute,
     pub infrastructure: FakeInfrastructure,
     pub vault: FakeVault,
+    pub metrics: FakeMetrics,
     /// Bad answers of compute and infrastructure.
     pub script: Script,
     pub platform: Platform,
@@ -124,6 +129,7 @@ impl TestPlatform {
         compute.finish_after(1);
         let infrastructure = FakeInfrastructure::new(trouble.clone());
         let vault = FakeVault::new(clock.clone(), trouble.clone());
+        let metrics = FakeMetrics::new(clock.clone(), compute.clone(), trouble.clone());
         let platform = Platform {
             ledger: Ledger::new(Arc::new(store.clone())),
             bus: Arc::new(FaultyBus::new(Arc::new(broker.clone()), trouble.clone())),
@@ -133,6 +139,7 @@ impl TestPlatform {
             // Not to be reached is an answer of the workload, not a fault of ours: probes are not troubled.
             probe: Arc::new(FakeProbe::new(clock.clone(), compute.clone(), Trouble::default())),
             vault: Arc::new(vault.clone()),
+            metrics: Arc::new(metrics.clone()),
             wire_format: WireFormat::MassTransit,
             namespace: "test.servicebus.windows.net".into(),
             subscription_id: "00000000-0000-0000-0000-00000000c105".into(),
@@ -147,6 +154,7 @@ impl TestPlatform {
             compute,
             infrastructure,
             vault,
+            metrics,
             script,
             platform,
             memory,
@@ -552,6 +560,7 @@ fn readable(stored: Stored) -> Result<(), String> {
         ConfigurationVersion::KIND => read::<ConfigurationVersion>(stored).map(drop),
         WorkloadConfiguration::KIND => read::<WorkloadConfiguration>(stored).map(drop),
         SecretBinding::KIND => read::<SecretBinding>(stored).map(drop),
+        ScalingPolicy::KIND => read::<ScalingPolicy>(stored).map(drop),
         Hold::KIND => read::<Hold>(stored).map(drop),
         SweepReport::KIND => read::<SweepReport>(stored).map(drop),
         GateRecord::KIND => read::<GateRecord>(stored).map(drop),

@@ -242,7 +242,8 @@ pub(super) async fn failed(
         operations::Kind::Deploy
         | operations::Kind::Provision
         | operations::Kind::Configure
-        | operations::Kind::BindSecret => deployment.requested_event_id.clone(),
+        | operations::Kind::BindSecret
+        | operations::Kind::Scale => deployment.requested_event_id.clone(),
     };
     end(platform, operation, site, slot, slot_loaded, event, caused_by, Then::Failed(detail)).await
 }

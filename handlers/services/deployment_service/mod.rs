@@ -19,6 +19,8 @@ pub mod state;
 mod stopping;
 pub mod workloads;
 
-pub use quota::{Usage, usage};
+pub use quota::{Usage, of_one_replica, usage, within};
 pub use state::{DeploymentStatus, GateRecord, RuntimeDeployment, Slot};
-pub use workloads::{Running, course, running, running_one, serving_version, workloads};
+pub use workloads::{
+    Running, course, module_of, running, running_one, scaling_course, serving_version, workloads,
+};

@@ -29,7 +29,7 @@ use crate::{
     services::{
         runtime_configuration_service,
         runtime_health_service::health_gate::{self, Readiness, Verdict},
-        secret_binding_service,
+        runtime_scaling_service, secret_binding_service,
     },
 };
 
@@ -166,6 +166,7 @@ async fn configuring(platform: &Platform, mut site: Site) -> Result<Step, Fault>
     deployment.secrets =
         secret_binding_service::entries(&platform.ledger, partition, module, &secret_refs).await?;
     deployment.configuration = configuration;
+    deployment.scaling = runtime_scaling_service::entry(&platform.ledger, partition, module).await?;
     site.deployment.status = DeploymentStatus::RollingOut;
     site.deployment.configured_at = Some(site.now());
     let name = site.deployment.revision.clone().unwrap_or_default();

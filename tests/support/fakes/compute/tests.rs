@@ -30,6 +30,7 @@ fn spec(number: u32, image: &str) -> RevisionSpec {
         max_replicas: 3,
         configuration: None,
         secrets: Vec::new(),
+        scale_rules: Vec::new(),
     }
 }
 
