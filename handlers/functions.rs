@@ -21,10 +21,12 @@ use crate::{
             rollback_deployment::RollbackDeployment,
         },
         runtime_configuration_service::publish_configuration::PublishConfiguration,
-        runtime_environment_service::provision_environment::ProvisionEnvironment,
+        runtime_environment_service::{decommission, provision_environment::ProvisionEnvironment},
+        runtime_inventory_worker,
         runtime_scaling_service::apply_scaling_policy::ApplyScalingPolicy,
         scaling_policy_worker,
         secret_binding_service::bind_secret::BindSecret,
+        service_catalog_runtime_service::on_runtime_environment::OnRuntimeEnvironment,
         tenant_runtime_isolation_service::{bind_tenant::BindTenant, tenant_view},
     },
     sweeps,
@@ -46,6 +48,9 @@ pub fn all() -> Vec<Function> {
         command::<ApplyScalingPolicy>(),
         // What it makes of its own events.
         subscription::<OnRuntimeConfiguration>(),
+        subscription::<OnRuntimeEnvironment>(),
+        subscription::<runtime_inventory_worker::OnRuntimeDeployment>(),
+        subscription::<runtime_inventory_worker::OnRuntimeScaling>(),
         subscription::<scaling_policy_worker::on_runtime_health::OnRuntimeHealth>(),
         // What the platform tells itself.
         queue("ContinueOperation", operations::TICKS, |platform, message| {
@@ -60,6 +65,9 @@ pub fn all() -> Vec<Function> {
         queue("Sweep", sweeps::QUEUE, |platform, message| {
             Box::pin(async move { sweeps::one(&platform, &message).await })
         }),
+        queue("DecommissionEnvironment", decommission::QUEUE, |platform, message| {
+            Box::pin(async move { decommission::begin(&platform, &message).await })
+        }),
         queue("DeadLetters", delivery::DEAD_LETTERS, |platform, message| {
             Box::pin(async move { admin::dead_letters::file(&platform, &message).await })
         }),
@@ -70,7 +78,10 @@ pub fn all() -> Vec<Function> {
         timer("ResumeOperations", "0 * * * * *", |platform| {
             Box::pin(async move { admin::resume_operations::run(&platform).await })
         }),
-        // What the platform looks after by itself.
+        // What it looks after by itself.
+        timer("HealthSweep", "*/30 * * * * *", |platform| {
+            Box::pin(async move { sweeps::start(&platform, sweeps::Kind::Health).await })
+        }),
         timer("ScalingSweep", "0 * * * * *", |platform| {
             Box::pin(async move { sweeps::start(&platform, sweeps::Kind::Scaling).await })
         }),
@@ -92,6 +103,12 @@ pub fn all() -> Vec<Function> {
         }),
         get("SecretBindings", "v1/runtime/secret-bindings/{id?}", |platform, request| {
             Box::pin(async move { admin::secret_bindings::get(&platform, &request).await })
+        }),
+        get("Services", "v1/runtime/services/{id?}", |platform, request| {
+            Box::pin(async move { admin::services::get(&platform, &request).await })
+        }),
+        get("ServiceHealth", "v1/runtime/services/{id}/health", |platform, request| {
+            Box::pin(async move { admin::services::health(&platform, &request).await })
         }),
         get("ScalingPolicies", "v1/runtime/scaling-policies/{id?}", |platform, request| {
             Box::pin(async move { admin::scaling_policies::get(&platform, &request).await })
@@ -117,6 +134,9 @@ pub fn all() -> Vec<Function> {
         // What operators do.
         post("CancelOperation", "v1/runtime/operations/{id}/cancel", |platform, request| {
             Box::pin(async move { admin::cancel_operation::post(&platform, &request).await })
+        }),
+        post("Decommission", "v1/runtime/environments/{id}/decommission", |platform, request| {
+            Box::pin(async move { admin::decommission::post(&platform, &request).await })
         }),
         post("SweepNow", "v1/runtime/environments/{id}/sweep/{kind}", |platform, request| {
             Box::pin(async move { admin::sweep_now::post(&platform, &request).await })

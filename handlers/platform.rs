@@ -7,7 +7,7 @@ use crate::{
     masstransit::WireFormat,
     ports::{
         bus::Bus, clock::Clock, compute::Compute, infrastructure::Infrastructure, metrics::Metrics,
-        probe::Probe, vault::Vault,
+        probe::Probe, registry::Registry, vault::Vault,
     },
 };
 
@@ -22,6 +22,7 @@ pub struct Platform {
     pub probe: Arc<dyn Probe>,
     pub vault: Arc<dyn Vault>,
     pub metrics: Arc<dyn Metrics>,
+    pub registry: Arc<dyn Registry>,
     pub wire_format: WireFormat,
     /// The Service Bus namespace's host, for addresses in MassTransit's envelope.
     pub namespace: Arc<str>,

@@ -26,8 +26,8 @@ use crate::{
     platform::Platform,
     ports::store::{Page, Partition, Stored},
     services::{
-        runtime_environment_service::RuntimeEnvironment, runtime_scaling_service,
-        tenant_runtime_isolation_service,
+        runtime_environment_service::RuntimeEnvironment, runtime_health_service::health_sweep,
+        runtime_scaling_service::scaling_sweep, tenant_runtime_isolation_service,
     },
 };
 
@@ -332,7 +332,8 @@ async fn sweep(platform: &Platform, order: &Order) -> Result<(), Fault> {
 /// What each kind does, one line each.
 async fn of_kind(platform: &Platform, scope: &Scope) -> Result<SweepReport, Fault> {
     match scope.kind {
-        Kind::Scaling => runtime_scaling_service::scaling_sweep::sweep(platform, scope).await,
-        Kind::Health | Kind::Drift | Kind::Rotation => Ok(SweepReport::new(scope)),
+        Kind::Health => health_sweep::sweep(platform, scope).await,
+        Kind::Scaling => scaling_sweep::sweep(platform, scope).await,
+        Kind::Drift | Kind::Rotation => Ok(SweepReport::new(scope)),
     }
 }

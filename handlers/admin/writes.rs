@@ -43,6 +43,19 @@ impl Order {
     /// When the body gives no reason, or the header is no key.
     pub fn read(function: &'static str, request: &HttpRequest, subject: &str) -> Result<Self, HttpError> {
         let Because { reason } = http::body(request)?;
+        Self::with(function, request, subject, &reason)
+    }
+
+    /// As [`Self::read`], where the reason was read with more of the body.
+    ///
+    /// # Errors
+    /// When there is no reason, or the header is no key.
+    pub fn with(
+        function: &'static str,
+        request: &HttpRequest,
+        subject: &str,
+        reason: &str,
+    ) -> Result<Self, HttpError> {
         let reason = reason.trim().to_owned();
         if reason.is_empty() || reason.chars().count() > REASON_CHARACTERS_MAX {
             let message =

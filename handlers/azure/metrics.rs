@@ -95,8 +95,7 @@ impl Metrics for AzureMonitor {
                     .map(|index| {
                         let Measured { workload, revision } = &workloads[*index];
                         let group = &workload.target.resource_group_id;
-                        let id =
-                            format!("{group}/providers/Microsoft.App/containerApps/{}", workload.name);
+                        let id = format!("{group}/providers/Microsoft.App/containerApps/{}", workload.name);
                         (id, revision.as_str())
                     })
                     .collect();
@@ -222,18 +221,30 @@ mod tests {
         })
         .await;
         let metrics = AzureMonitor::new(server.resource_manager(), Arc::new(SystemClock));
-        let asked =
-            [measured("api", "container-apps", "api--d2"), measured("web", "aks", "x"), measured("gone", "container-apps", "g")];
+        let asked = [
+            measured("api", "container-apps", "api--d2"),
+            measured("web", "aks", "x"),
+            measured("gone", "container-apps", "g"),
+        ];
         let read = metrics.read(&asked).await.unwrap();
         assert_eq!(read[0].replicas.map(|(count, _)| count), Some(3));
-        assert_eq!((read[0].cpu_percent, read[0].memory_percent, read[0].requests), (Some(81.5), None, Some(120.0)));
+        assert_eq!(
+            (read[0].cpu_percent, read[0].memory_percent, read[0].requests),
+            (Some(81.5), None, Some(120.0))
+        );
         assert_eq!(read[1..], [Reading::default(), Reading::default()]);
         let lines = server.lines();
         assert_eq!(lines.len(), 1, "{lines:?}");
         let whole = "%20or%20Microsoft.ResourceId%20eq%20%27/subscriptions/s/resourceGroups/g/providers/Microsoft.App/containerApps/gone%27)%20and%20revisionName%20eq%20%27*%27&api-version=2023-10-01";
         assert!(lines[0].ends_with(whole), "{}", lines[0]);
-        assert!(lines[0].starts_with("GET /subscriptions/s/providers/Microsoft.Insights/metrics?region=westeurope&metricnamespace="));
-        let queue = |name: &str| format!("/subscriptions/s/resourceGroups/g/providers/Microsoft.ServiceBus/namespaces/n/queues/{name}");
+        assert!(lines[0].starts_with(
+            "GET /subscriptions/s/providers/Microsoft.Insights/metrics?region=westeurope&metricnamespace="
+        ));
+        let queue = |name: &str| {
+            format!(
+                "/subscriptions/s/resourceGroups/g/providers/Microsoft.ServiceBus/namespaces/n/queues/{name}"
+            )
+        };
         assert_eq!(metrics.queue_depth(&queue("orders")).await.unwrap(), Some(7));
         assert_eq!(metrics.queue_depth(&queue("nobody")).await.unwrap(), None);
     }
@@ -242,7 +253,8 @@ mod tests {
     async fn a_long_list_is_asked_for_in_parts() {
         let server = Server::start(AUDIENCE, |_| reply(200, &[], &json!({ "value": [] }))).await;
         let metrics = AzureMonitor::new(server.resource_manager(), Arc::new(SystemClock));
-        let apps: Vec<_> = (0..45).map(|number| measured(&format!("a{number}"), "container-apps", "r")).collect();
+        let apps: Vec<_> =
+            (0..45).map(|number| measured(&format!("a{number}"), "container-apps", "r")).collect();
         assert_eq!(metrics.read(&apps).await.unwrap().len(), 45);
         assert_eq!(server.lines().len(), 3);
     }

@@ -11,6 +11,7 @@ pub mod http_client;
 pub mod key_vault;
 pub mod metrics;
 pub mod probe;
+pub mod registry;
 pub mod resource_manager;
 pub mod service_bus;
 

@@ -7,5 +7,6 @@ pub mod compute;
 pub mod infrastructure;
 pub mod metrics;
 pub mod probe;
+pub mod registry;
 pub mod store;
 pub mod vault;

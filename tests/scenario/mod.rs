@@ -2,9 +2,14 @@
 
 mod bad_input;
 mod configurations;
+mod health;
+mod decommission;
+mod digests;
 pub mod holds;
+mod inventory;
 mod operators;
 mod provisioning;
+mod quarantine;
 mod rollbacks;
 mod scaling;
 mod secrets;

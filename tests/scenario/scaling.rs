@@ -9,8 +9,7 @@ use runtime_platform::{
     outbox_relay,
     ports::{clock::Clock, metrics::Reading, store::Partition},
     services::{
-        deployment_service::RuntimeDeployment,
-        runtime_health_service::HealthCheckResult,
+        deployment_service::RuntimeDeployment, runtime_health_service::HealthCheckResult,
         runtime_scaling_service::ScalingPolicy,
     },
     sweeps::SweepReport,
@@ -227,7 +226,8 @@ async fn what_the_targets_autoscaler_did_is_told_once_with_what_it_saw() {
 #[tokio::test]
 async fn a_schedule_begins_and_ends_by_the_clock() {
     let mut platform = serving().await;
-    let window = json!({ "days": ["Mon"], "from": "12:00", "to": "14:00", "minReplicas": 3, "maxReplicas": 6 });
+    let window =
+        json!({ "days": ["Mon"], "from": "12:00", "to": "14:00", "minReplicas": 3, "maxReplicas": 6 });
     let schedule = json!({ "schedule": { "timeZone": "Europe/Berlin", "windows": [window] } });
     platform.run(&scale("scale-1", "Schedule", (1, 2), schedule)).await;
     assert_eq!(started_with(&platform), "1 to 2 by []");
@@ -285,7 +285,8 @@ async fn what_is_not_measured_changes_nothing() {
     assert_eq!(platform.transcript_since(place), "");
     expect![[r#"
         nothing is measured, and what rests on it stays: reading metrics: 503: not available
-        `module-reservations-api`: reading metrics: 503: not available"#]].assert_eq(&notes(&platform).join("\n"));
+        `module-reservations-api`: reading metrics: 503: not available"#]]
+    .assert_eq(&notes(&platform).join("\n"));
     platform.metrics.away(false);
     sweep_after(&mut platform, 60).await;
     assert_eq!(platform.last("ScalingPolicyApplied")["toReplicas"], 5);
@@ -311,7 +312,8 @@ async fn what_is_unhealthy_is_never_scaled_and_a_transition_is_looked_at_at_once
 async fn a_quota_that_shrinks_takes_from_each_in_proportion() {
     let mut platform = TestPlatform::new();
     platform.run(&provision("provision-1")).await;
-    let quota = |id: &str, most: u32| bind(id, "acme", "shared").with("/quota", json!({ "maxReplicas": most }));
+    let quota =
+        |id: &str, most: u32| bind(id, "acme", "shared").with("/quota", json!({ "maxReplicas": most }));
     platform.run(&quota("bind-1", 10)).await;
     platform.run(&deploy("deploy-1", "1.4.1").of("acme")).await;
     let theirs = |id: &str, most| cpu(id, most).with("/serviceId", json!(service("acme"))).of("acme");
@@ -362,9 +364,7 @@ async fn what_is_being_deployed_is_left_alone_and_a_policy_waits_its_turn() {
     platform.clock.set(platform.clock.now() + SignedDuration::from_secs(120));
     platform.send(&deploy("deploy-2", "1.4.2"));
     platform
-        .run_until("gating", |platform| {
-            platform.deployments().iter().any(|it| it == "1.4.2 HealthGating")
-        })
+        .run_until("gating", |platform| platform.deployments().iter().any(|it| it == "1.4.2 HealthGating"))
         .await;
     platform.fire("ScalingSweep").await;
     platform.run_until("said", |platform| policy(platform).said.is_some()).await;
@@ -466,8 +466,12 @@ async fn what_cannot_be_applied_is_said_with_a_remedy() {
     platform.send(&cpu("scale-8", 6));
     platform.send(&cpu("scale-9", 7));
     platform.run_until_quiet().await;
-    let told: String =
-        platform.transcript_since(place).lines().filter(|line| line.contains("Command")).map(|it| format!("{it}\n")).collect();
+    let told: String = platform
+        .transcript_since(place)
+        .lines()
+        .filter(|line| line.contains("Command"))
+        .map(|it| format!("{it}\n"))
+        .collect();
     expect![[r#"
         10:15:24 RuntimeCommandCompleted scale-2 NoChange: `module-reservations-api` is scaled by `sp-ec077879` like that already: Cpu at 1 to 5 replicas. <- scale-2
         10:15:24 RuntimeCommandFailed scale-3 Rejected Conflict: Nothing serves in `env-cc58147b` as `svc-00000000`, and a policy is for what runs. Deploy it first, or correct payload.serviceId; `runtimectl get services` lists those there are. <- scale-3

@@ -7,10 +7,12 @@
 //! found by the same ids when the message comes again.
 //!
 //! # What supersedes what
-//! One deployment is in flight per (environment, module). A newer Deploy
-//! - supersedes it as long as no traffic was meant for it: the older one ends as rolled back, reason
-//!   `Superseded`, and the newer one waits as `Queued` until the older has compensated;
-//! - waits for its end as the one pending deployment once its traffic has begun to shift.
+//! One deployment is in flight per (environment, module). A newer Deploy waits as the one pending
+//! deployment, `Queued`. Once it is known which image it brings, and that this may run here, it
+//! supersedes the one in flight as long as no traffic was meant for that: the older one ends as rolled
+//! back, reason `Superseded`, and the newer one begins when the older has compensated. One whose traffic
+//! has begun to shift is waited for. A Deploy of an image that is not there, or is in quarantine, ends
+//! nobody's rollout.
 //!
 //! A still newer one replaces the pending one, which ends in `RuntimeCommandFailed`, `Superseded`.
 
@@ -19,17 +21,17 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     quota,
-    state::{Cancel, DeploymentStatus, Origin, RuntimeDeployment, Slot, Workload, app_name_of_tenant},
+    state::{DeploymentStatus, Origin, RuntimeDeployment, Slot, Workload, app_name_of_tenant},
 };
 use crate::{
     delivery::{self, Command, Decision, Message, Refusal},
-    events::{Event, ReasonCode, RolledBackReason, RuntimeDeploymentRequested, Strategy},
+    events::{Event, ReasonCode, RuntimeDeploymentRequested, Strategy},
     ids::{DeploymentId, EnvironmentId, OperationId},
     ledger::{Commit, Loaded, NewEvent},
     operations::{self, Kind, NewOperation, Operation},
     outcome::Fault,
     platform::Platform,
-    ports::store::Partition,
+    ports::{registry::ImageReference, store::Partition},
     services::{
         runtime_configuration_service::{self, Unavailable},
         runtime_environment_service::{ProvisioningStatus, RuntimeEnvironment, resources::Stage},
@@ -101,7 +103,8 @@ impl Command for Deploy {
                 runtime_configuration_service::available(&platform.ledger, &partition, module, number)
                     .await?;
             if let Err(unavailable) = available {
-                return Ok(Decision::Refused(no_configuration(number, unavailable)));
+                let slot = platform.ledger.load::<Slot>(&partition, &Slot::id(module)).await?.state;
+                return Ok(Decision::Refused(no_configuration(number, unavailable, slot.as_ref())));
             }
         }
         let place = place(platform, message, &partition, wanted.workload).await?;
@@ -158,7 +161,7 @@ fn validate(deploy: &Deploy) -> Result<Wanted<'_>, Refusal> {
 
 fn validate_workload(workload: &Workload) -> Result<(), Refusal> {
     let field = |name: &str| format!("workloads[0].{name}");
-    if let Err(problem) = image_reference(&workload.image) {
+    if let Err(problem) = ImageReference::parse(&workload.image) {
         return Err(invalid(&field("image"), problem));
     }
     if workload.target != "container-apps" {
@@ -208,26 +211,13 @@ fn validate_workload(workload: &Workload) -> Result<(), Refusal> {
     }
 }
 
-/// An image is named with what tells its versions apart.
-fn image_reference(image: &str) -> Result<(), String> {
-    if image.is_empty() || image.len() > 512 || !image.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("it must be an image reference, e.g. `acr.azurecr.io/reservations-api:1.4.2`".to_owned());
-    }
-    let last = image.rsplit('/').next().unwrap_or(image);
-    let tag = last.rsplit_once('@').or_else(|| last.split_once(':')).map(|(_, tag)| tag);
-    match tag {
-        Some(tag) if !tag.is_empty() => Ok(()),
-        Some(_) | None => Err(format!(
-            "`{image}` has no tag; add the version, e.g. `{}:1.4.2`",
-            image.trim_end_matches(':')
-        )),
-    }
-}
-
 /// Whether the environment takes this workload.
 fn accepts(id: &EnvironmentId, ground: Option<Ground>, workload: &Workload) -> Result<Ground, Refusal> {
     let Some(ground) = ground else { return Err(environment_not_found(id)) };
     let RuntimeEnvironment { status, stage, .. } = ground.environment();
+    if matches!(status, ProvisioningStatus::Decommissioning | ProvisioningStatus::Decommissioned) {
+        return Err(taken_down(id, *status));
+    }
     if *status != ProvisioningStatus::Provisioned {
         return Err(Refusal {
             code: ReasonCode::EnvironmentNotProvisioned,
@@ -255,7 +245,14 @@ fn accepts(id: &EnvironmentId, ground: Option<Ground>, workload: &Workload) -> R
 }
 
 /// A version that the workload cannot be started with.
-fn no_configuration(number: u64, why: Unavailable) -> Refusal {
+fn no_configuration(number: u64, why: Unavailable, slot: Option<&Slot>) -> Refusal {
+    let entry = slot.and_then(|slot| slot.configuration_kept_out(number));
+    if let (Unavailable::Failed, Some(entry)) = (why, entry) {
+        return Refusal::new(
+            ReasonCode::Quarantined,
+            format!("payload.configurationVersion: {}", entry.sentence(&entry.image)),
+        );
+    }
     let (code, what) = match why {
         Unavailable::Unknown => (
             ReasonCode::InvalidPayload,
@@ -275,6 +272,14 @@ fn no_configuration(number: u64, why: Unavailable) -> Refusal {
     Refusal::new(code, format!("payload.configurationVersion: version {number} {what}."))
 }
 
+/// What is said of an environment that is going, or gone.
+pub(super) fn taken_down(id: &EnvironmentId, status: ProvisioningStatus) -> Refusal {
+    Refusal::new(
+        ReasonCode::EnvironmentNotProvisioned,
+        format!("`{id}` is {status:?} and takes nothing any more; use another environment."),
+    )
+}
+
 /// What is said of an environment that is not there, or is another tenant's: the two are not told
 /// apart.
 pub fn environment_not_found(id: &EnvironmentId) -> Refusal {
@@ -290,7 +295,6 @@ pub fn environment_not_found(id: &EnvironmentId) -> Refusal {
 struct Place {
     slot: Slot,
     slot_loaded: Loaded<Slot>,
-    in_flight: Option<(RuntimeDeployment, Loaded<RuntimeDeployment>, Operation)>,
     pending: Option<Pending>,
     deployment_id: DeploymentId,
     deployment_loaded: Loaded<RuntimeDeployment>,
@@ -313,16 +317,6 @@ async fn place(
     let ledger = &platform.ledger;
     let (slot, slot_loaded) = ledger.load::<Slot>(partition, &Slot::id(&workload.module_id)).await?.take();
     let slot = slot.unwrap_or_else(|| Slot::new(workload.module_id.clone(), message.now));
-    let in_flight = match &slot.in_flight {
-        Some(id) => {
-            let (deployment, loaded) = ledger.load::<RuntimeDeployment>(partition, id.as_str()).await?.take();
-            let deployment = deployment.ok_or_else(|| missing(id.as_str()))?;
-            let operation = ledger.load::<Operation>(partition, deployment.operation_id.as_str()).await?;
-            let operation = operation.state.ok_or_else(|| missing(deployment.operation_id.as_str()))?;
-            Some((deployment, loaded, operation))
-        }
-        None => None,
-    };
     let pending = match &slot.pending {
         Some(id) => {
             let (deployment, loaded) = ledger.load::<RuntimeDeployment>(partition, id.as_str()).await?.take();
@@ -336,7 +330,7 @@ async fn place(
     };
     let (ordinal, deployment_id, deployment_loaded) = free_id(platform, message, partition).await?;
     let operation_id = message.cause(&partition.environment_id).operation(ordinal);
-    Ok(Place { slot, slot_loaded, in_flight, pending, deployment_id, deployment_loaded, operation_id })
+    Ok(Place { slot, slot_loaded, pending, deployment_id, deployment_loaded, operation_id })
 }
 
 /// The first id that no other deployment has.
@@ -376,23 +370,10 @@ fn record(
     partition: Partition,
 ) -> Result<Decision, Fault> {
     let mut commit = Commit::new(partition, message.now);
-    let Place { slot, slot_loaded, in_flight, pending, deployment_id, deployment_loaded, operation_id } =
+    let Place { slot, slot_loaded, pending, deployment_id, deployment_loaded, operation_id } =
         place;
-    let waits = in_flight.is_some();
+    let waits = slot.in_flight.is_some();
     let event_id = message.envelope.event_id.to_string();
-    if let Some((older, loaded, operation)) = in_flight
-        && older.can_be_superseded()
-        && older.cancel.is_none()
-    {
-        let cancel = Cancel {
-            reason: RolledBackReason::Superseded,
-            by: event_id.clone(),
-            rollback: None,
-            at: message.now,
-        };
-        commit.put(&loaded, &RuntimeDeployment { cancel: Some(cancel), ..older })?;
-        operations::nudge(&mut commit, &operation, &event_id)?;
-    }
     if let Some(replaced) = pending {
         replace(&mut commit, message, replaced, &deployment_id)?;
     }
@@ -407,6 +388,7 @@ fn record(
         environment_id: wanted.environment_id.clone(),
         module_id: wanted.workload.module_id.clone(),
         workload: wanted.workload.clone(),
+        image_digest: None,
         compute_target,
         app: ground.prefix().map(|prefix| app_name_of_tenant(&prefix, &wanted.workload.module_id)),
         strategy: wanted.strategy,
@@ -416,6 +398,7 @@ fn record(
         configuration: None,
         secrets: Vec::new(),
         scaling: None,
+        held_back: false,
         status: if waits { DeploymentStatus::Queued } else { DeploymentStatus::Requested },
         previous: slot.serving.clone(),
         revision: None,
@@ -470,7 +453,8 @@ fn record(
             lineage,
             caused_by: event_id,
             allowed: ALLOWED,
-            starts: !waits,
+            // One that waits finds out meanwhile which image it is, and whether it may run.
+            starts: true,
         },
     )?;
     commit.put(&deployment_loaded, &deployment)?;
@@ -522,25 +506,4 @@ fn replace(
         ..deployment
     };
     commit.put(&loaded, &deployment)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::image_reference;
-
-    #[test]
-    fn an_image_names_its_version() {
-        for good in
-            ["acr.azurecr.io/api:1.4.2", "api:latest", "localhost:5000/api:1", "acr.azurecr.io/api@sha256:ab"]
-        {
-            assert_eq!(image_reference(good), Ok(()), "{good}");
-        }
-        for bad in ["acr.azurecr.io/api", "localhost:5000/api", "", "api:", "a b:1"] {
-            assert!(image_reference(bad).is_err(), "{bad}");
-        }
-        assert_eq!(
-            image_reference("acr.azurecr.io/api").unwrap_err(),
-            "`acr.azurecr.io/api` has no tag; add the version, e.g. `acr.azurecr.io/api:1.4.2`"
-        );
-    }
 }

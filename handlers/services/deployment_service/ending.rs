@@ -5,9 +5,10 @@ use jiff::Timestamp;
 
 use super::{
     deploy::{ALLOWED, missing},
+    quarantine::{self, KeptOut, Quarantined, same_image},
     refresh,
     rollback_deployment::history,
-    state::{DeploymentStatus, Origin, Quarantined, RuntimeDeployment, Serving, Slot},
+    state::{DeploymentStatus, Origin, RuntimeDeployment, Serving, Slot},
 };
 use crate::{
     events::{
@@ -102,19 +103,23 @@ async fn lift_older(ledger: &Ledger, site: &mut Site, slot: &mut Slot) -> Result
         return Ok(());
     }
     let history = history(ledger, &site.commit.partition, &site.deployment.module_id).await?;
-    let first = history.iter().filter(|other| other.workload.image == site.deployment.workload.image);
+    let first = history.iter().filter(|other| same_image(other, &site.deployment));
     let first = first.map(|other| other.requested_at).min().unwrap_or(site.deployment.requested_at);
     let failed_at = |entry: &Quarantined| {
         let failed = history.iter().find(|other| other.deployment_id == entry.deployment_id);
         failed.map_or(entry.at, |failed| failed.requested_at)
     };
+    // What it was started without, it says nothing of.
+    let held_back = site.deployment.held_back;
+    let unproven = |entry: &Quarantined| held_back && entry.kept_out != KeptOut::Image;
     let (kept, lifted): (Vec<_>, Vec<_>) =
-        slot.quarantine.drain(..).partition(|entry| failed_at(entry) >= first);
+        slot.quarantine.drain(..).partition(|entry| failed_at(entry) >= first || unproven(entry));
     slot.quarantine = kept;
     for entry in lifted {
         site.note(format!(
             "{} passed, which is newer: the quarantine of {} ends",
-            site.deployment.workload.image, entry.image
+            site.deployment.workload.image,
+            entry.what()
         ));
     }
     Ok(())
@@ -135,13 +140,14 @@ pub(super) async fn rolled_back(
         revive(&platform.ledger, &mut site, restored.as_ref()).await?;
     }
     slot.serving.clone_from(&restored);
+    let serves = quarantine::serves(&platform.ledger, &site.commit.partition, &slot).await?;
     let deployment = &mut site.deployment;
     let reason = deployment.rolled_back_reason.unwrap_or(RolledBackReason::Cancelled);
     let why = deployment.reason.clone().unwrap_or_else(|| reason.to_string());
     match reason {
-        RolledBackReason::Operator => slot.quarantine(deployment, &why, now),
+        RolledBackReason::Operator => slot.quarantine(deployment, serves.as_ref(), &why, now),
         RolledBackReason::GateFailed if deployment.application_failed => {
-            slot.quarantine(deployment, &why, now)
+            slot.quarantine(deployment, serves.as_ref(), &why, now)
         }
         RolledBackReason::GateFailed | RolledBackReason::Superseded | RolledBackReason::Cancelled => {}
     }
@@ -197,9 +203,10 @@ pub(super) async fn failed(
 ) -> Result<Step, Fault> {
     let now = site.now();
     let (mut slot, slot_loaded) = slot(&platform.ledger, &site).await?;
+    let serving = quarantine::serves(&platform.ledger, &site.commit.partition, &slot).await?;
     let deployment = &mut site.deployment;
     if deployment.application_failed {
-        slot.quarantine(deployment, &detail, now);
+        slot.quarantine(deployment, serving.as_ref(), &detail, now);
     }
     let ordered = deployment.cancel.as_ref().and_then(|cancel| cancel.rollback.clone());
     // A rollback that failed leaves what serves as it was.
@@ -243,7 +250,8 @@ pub(super) async fn failed(
         | operations::Kind::Provision
         | operations::Kind::Configure
         | operations::Kind::BindSecret
-        | operations::Kind::Scale => deployment.requested_event_id.clone(),
+        | operations::Kind::Scale
+        | operations::Kind::Decommission => deployment.requested_event_id.clone(),
     };
     end(platform, operation, site, slot, slot_loaded, event, caused_by, Then::Failed(detail)).await
 }
@@ -298,6 +306,8 @@ async fn end(
             }
         }
     }
+    // One that is turned away while it waits leaves its place.
+    slot.pending = slot.pending.filter(|pending| *pending != site.deployment.deployment_id);
     site.commit.put(&slot_loaded, &slot)?;
     let id = cause(operation).event(event.event_type(), 0);
     let outcome = Some(id.clone());

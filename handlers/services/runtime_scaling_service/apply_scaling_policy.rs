@@ -151,9 +151,9 @@ fn validate(payload: &ApplyScalingPolicy) -> Result<Asked, Refusal> {
         (_, None) => {}
     }
     match (payload.kind, &payload.schedule) {
-        (ScalingKind::Schedule, Some(schedule)) => schedule
-            .validate()
-            .map_err(|(field, what)| invalid(&format!("schedule.{field}"), what))?,
+        (ScalingKind::Schedule, Some(schedule)) => {
+            schedule.validate().map_err(|(field, what)| invalid(&format!("schedule.{field}"), what))?
+        }
         (ScalingKind::Schedule, None) => {
             return Err(invalid("schedule", "`Schedule` needs a timeZone and windows"));
         }

@@ -101,7 +101,8 @@ fn rule(spec: &ScalingSpec, target: &ComputeTarget) -> Option<ScaleRule> {
         ScalingKind::QueueDepth => {
             let queue = Queue::read(spec.queue.as_deref()?)?;
             // Its identity has roles in its own subscription alone.
-            let is_ours = queue.subscription.eq_ignore_ascii_case(target.resource_group_id.split('/').nth(2)?);
+            let is_ours =
+                queue.subscription.eq_ignore_ascii_case(target.resource_group_id.split('/').nth(2)?);
             is_ours.then(|| ScaleRule::Queue {
                 namespace: queue.namespace.to_owned(),
                 queue: queue.name.to_owned(),
@@ -243,11 +244,16 @@ mod tests {
 
     #[test]
     fn a_queue_is_named_by_its_whole_id() {
-        assert_eq!(
-            Queue::read(QUEUE),
-            Some(Queue { subscription: "s", namespace: "sb-1", name: "orders" })
-        );
-        for wrong in ["orders", "", "/subscriptions/s", &QUEUE.replace("queues", "topics"), &QUEUE.replace("orders", ".."), &format!("{QUEUE}/x"), &QUEUE.replace("orders", "a?b")] {
+        assert_eq!(Queue::read(QUEUE), Some(Queue { subscription: "s", namespace: "sb-1", name: "orders" }));
+        for wrong in [
+            "orders",
+            "",
+            "/subscriptions/s",
+            &QUEUE.replace("queues", "topics"),
+            &QUEUE.replace("orders", ".."),
+            &format!("{QUEUE}/x"),
+            &QUEUE.replace("orders", "a?b"),
+        ] {
             assert_eq!(Queue::read(wrong), None, "{wrong}");
         }
     }

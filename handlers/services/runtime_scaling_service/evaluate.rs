@@ -250,7 +250,9 @@ fn load(policy: &ScalingPolicy, facts: &Facts) -> String {
         ScalingKind::Memory => percent("Memory", facts.reading.memory_percent),
         ScalingKind::RequestRate => match facts.reading.requests {
             Some(requests) => {
-                format!("{requests:.0} requests in a minute, the target is {target} at a time for each replica")
+                format!(
+                    "{requests:.0} requests in a minute, the target is {target} at a time for each replica"
+                )
             }
             None => {
                 format!("requests are not measured, the target is {target} at a time for each replica")
@@ -258,9 +260,7 @@ fn load(policy: &ScalingPolicy, facts: &Facts) -> String {
         },
         ScalingKind::QueueDepth => match facts.depth {
             Some(depth) => format!("{depth} messages wait, the target is {target} for each replica"),
-            None => format!(
-                "the waiting messages are not counted, the target is {target} for each replica"
-            ),
+            None => format!("the waiting messages are not counted, the target is {target} for each replica"),
         },
         ScalingKind::Schedule => "the clock decides".to_owned(),
         ScalingKind::Fixed => "nothing is measured".to_owned(),

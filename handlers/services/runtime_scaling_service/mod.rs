@@ -87,8 +87,9 @@ fn bounds_are_good(min: u32, max: u32) -> Result<(), (&'static str, String)> {
         return Err(("minReplicas", what.to_owned()));
     }
     if max < min || max > REPLICAS_MAX {
-        let what =
-            format!("{max} is asked for; it must be at most {REPLICAS_MAX} and no less than minReplicas, {min}");
+        let what = format!(
+            "{max} is asked for; it must be at most {REPLICAS_MAX} and no less than minReplicas, {min}"
+        );
         return Err(("maxReplicas", what));
     }
     Ok(())

@@ -100,9 +100,8 @@ async fn running(
         found.extend(running.into_iter().map(|running| (running.module_id.clone(), running)));
         return Ok(found);
     }
-    let is_asked = |policy: &&ScalingPolicy| {
-        scope.module.as_ref().is_none_or(|module| *module == policy.module_id)
-    };
+    let is_asked =
+        |policy: &&ScalingPolicy| scope.module.as_ref().is_none_or(|module| *module == policy.module_id);
     for policy in policies.iter().filter(is_asked) {
         if let Some(running) = deployment_service::running_one(ledger, partition, &policy.module_id).await? {
             found.insert(policy.module_id.clone(), running);
@@ -196,8 +195,7 @@ async fn one(
     report: &mut SweepReport,
 ) -> Result<(), Fault> {
     let document = ScalingPolicy::document(module);
-    let (policy, loaded) =
-        platform.ledger.load::<ScalingPolicy>(&scope.partition, &document).await?.take();
+    let (policy, loaded) = platform.ledger.load::<ScalingPolicy>(&scope.partition, &document).await?.take();
     let Some(mut policy) = policy else { return Ok(()) };
     if policy.evaluated_window.is_some_and(|window| window >= scope.window) {
         return Ok(());
@@ -236,12 +234,7 @@ async fn write(
     Ok(())
 }
 
-async fn facts(
-    platform: &Platform,
-    scope: &Scope,
-    seen: &Seen,
-    running: &Running,
-) -> Result<Facts, Fault> {
+async fn facts(platform: &Platform, scope: &Scope, seen: &Seen, running: &Running) -> Result<Facts, Fault> {
     let Running { module_id: module, deployment, in_flight, .. } = running;
     let now = platform.clock.now();
     let hold = holds::held(&platform.ledger, &scope.partition, Some(module), now).await?;
@@ -281,7 +274,8 @@ async fn act(
     match verdict.what {
         What::Stay(why) => {
             let is_counted = facts.reading.replicas.is_some() && !facts.in_flight;
-            if let Some((count, _)) = facts.reading.replicas.filter(|_| is_counted && same_or_first(policy, facts))
+            if let Some((count, _)) =
+                facts.reading.replicas.filter(|_| is_counted && same_or_first(policy, facts))
             {
                 policy.observed_replicas = Some(count);
             }

@@ -190,9 +190,12 @@ mod tests {
             (of(narrow), ("windows[0].maxReplicas", "no less than minReplicas")),
             (schedule(json!([])).validate().unwrap_err(), ("windows", "there are 0")),
             (
-                Schedule { time_zone: "Mars/Base".into(), ..schedule(json!([window(&[], "08:00", "09:00")])) }
-                    .validate()
-                    .unwrap_err(),
+                Schedule {
+                    time_zone: "Mars/Base".into(),
+                    ..schedule(json!([window(&[], "08:00", "09:00")]))
+                }
+                .validate()
+                .unwrap_err(),
                 ("timeZone", "IANA"),
             ),
         ] {

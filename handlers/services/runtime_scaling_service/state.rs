@@ -3,11 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    compile::Bounds,
-    evaluate::Recommendation,
-    schedule::Schedule,
-};
+use super::{compile::Bounds, evaluate::Recommendation, schedule::Schedule};
 use crate::{
     events::{Event, ScalingDirection},
     ids::{self, DeploymentId, EnvironmentId, EventId, ModuleId, OperationId, ServiceId},
@@ -183,8 +179,7 @@ impl ScalingPolicy {
 
     /// The id that people know a policy by.
     pub fn id(partition: &Partition, module: &ModuleId) -> String {
-        let name =
-            ["scaling-policy", &partition.tenant_id, &partition.environment_id, module.as_str()];
+        let name = ["scaling-policy", &partition.tenant_id, &partition.environment_id, module.as_str()];
         format!("sp-{}", &ids::derive(&name).simple().to_string()[..8])
     }
 

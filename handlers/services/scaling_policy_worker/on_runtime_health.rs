@@ -39,13 +39,6 @@ impl Subscriber for OnRuntimeHealth {
         if runtime_scaling_service::find(ledger, &commit.partition, &module).await?.is_none() {
             return Ok(());
         }
-        sweeps::nudge(
-            commit,
-            Kind::Scaling,
-            place.0,
-            place.1,
-            Some(&module),
-            envelope.event_id.as_str(),
-        )
+        sweeps::nudge(commit, Kind::Scaling, place.0, place.1, Some(&module), envelope.event_id.as_str())
     }
 }

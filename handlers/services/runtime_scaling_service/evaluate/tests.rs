@@ -52,7 +52,8 @@ fn the_table_of_recommendations() {
 #[test]
 fn there_are_fewer_only_once_nothing_asked_for_more_for_five_minutes() {
     let now: Timestamp = NOW.parse().unwrap();
-    let ago = |seconds: i64, replicas| Recommendation { at: now - SignedDuration::from_secs(seconds), replicas };
+    let ago =
+        |seconds: i64, replicas| Recommendation { at: now - SignedDuration::from_secs(seconds), replicas };
     for (current, recommended, recent, expected) in [
         (4, 6, vec![], 6),
         (4, 2, vec![], 2),
@@ -216,12 +217,18 @@ fn where_the_target_scales_the_platform_only_tells() {
         "tell Up 2 to 4: The target scaled by itself: Cpu at 95 percent, the target is 60, which on 2 asks for 4; within 1 to 6",
     );
     begins(&cpu, &seen(1, Some(10.0)), "tell Down 2 to 1");
-    begins(&cpu, &facts(|facts| facts.reading = Reading::default()), "stay: At 1 to 6 replicas, which are not counted");
+    begins(
+        &cpu,
+        &facts(|facts| facts.reading = Reading::default()),
+        "stay: At 1 to 6 replicas, which are not counted",
+    );
     let flying = Facts { in_flight: true, ..seen(4, None) };
     begins(&cpu, &flying, "stay: 4 replicas are counted, and a deployment is in flight.");
     let ill = Facts { health: Some(Health::Unhealthy), ..seen(1, None) };
     begins(&cpu, &ill, "stay: 1 replicas are there and 2 were: it is Unhealthy");
-    let before = policy(ScalingKind::Cpu, |policy| policy.last_scaled_at = Some("2026-03-02T10:15:01Z".parse().unwrap()));
+    let before = policy(ScalingKind::Cpu, |policy| {
+        policy.last_scaled_at = Some("2026-03-02T10:15:01Z".parse().unwrap())
+    });
     begins(&before, &seen(4, None), "stay: At 4");
 }
 
@@ -229,23 +236,48 @@ fn where_the_target_scales_the_platform_only_tells() {
 fn bounds_that_do_not_serve_are_moved_and_everything_that_speaks_against_it_is_said() {
     let last = |seconds: i64| {
         policy(ScalingKind::Cpu, |policy| {
-            policy.last_scaled_at = Some(NOW.parse::<Timestamp>().unwrap() - SignedDuration::from_secs(seconds));
+            policy.last_scaled_at =
+                Some(NOW.parse::<Timestamp>().unwrap() - SignedDuration::from_secs(seconds));
         })
     };
-    let more = |change: fn(&mut Facts)| facts(|facts| { facts.bounds = bounds(1, 2); change(facts) });
-    let fewer = |change: fn(&mut Facts)| facts(|facts| { facts.bounds = bounds(1, 9); change(facts) });
+    let more = |change: fn(&mut Facts)| {
+        facts(|facts| {
+            facts.bounds = bounds(1, 2);
+            change(facts)
+        })
+    };
+    let fewer = |change: fn(&mut Facts)| {
+        facts(|facts| {
+            facts.bounds = bounds(1, 9);
+            change(facts)
+        })
+    };
     let never = policy(ScalingKind::Cpu, |_| {});
-    begins(&never, &more(|_| {}), "move Up to 1 to 6 (None): 1 to 6 instead of 1 to 2 replicas: the policy's bounds are 1 to 6; Cpu at 61 percent, the target is 60; health Healthy; nothing was scaled before");
+    begins(
+        &never,
+        &more(|_| {}),
+        "move Up to 1 to 6 (None): 1 to 6 instead of 1 to 2 replicas: the policy's bounds are 1 to 6; Cpu at 61 percent, the target is 60; health Healthy; nothing was scaled before",
+    );
     begins(&never, &fewer(|_| {}), "move Down to 1 to 6");
     begins(&never, &facts(|facts| facts.rules.clear()), "move Up to 1 to 6");
-    begins(&never, &facts(|facts| facts.share = Some(2)), "move Down to 1 to 2 (None): 1 to 2 instead of 1 to 6 replicas: the policy's bounds are 1 to 6; the tenant's quota leaves 2 to it");
+    begins(
+        &never,
+        &facts(|facts| facts.share = Some(2)),
+        "move Down to 1 to 2 (None): 1 to 2 instead of 1 to 6 replicas: the policy's bounds are 1 to 6; the tenant's quota leaves 2 to it",
+    );
     for (found, says) in [
-        (told(&never, &more(|facts| facts.in_flight = true)), "wait: 1 to 6 instead of 1 to 2 replicas are wanted (the policy's bounds are 1 to 6), and wait: a deployment of it is in flight."),
+        (
+            told(&never, &more(|facts| facts.in_flight = true)),
+            "wait: 1 to 6 instead of 1 to 2 replicas are wanted (the policy's bounds are 1 to 6), and wait: a deployment of it is in flight.",
+        ),
         (told(&never, &more(|facts| facts.held = Some("held".into()))), "and wait: held"),
         (told(&never, &more(|facts| facts.health = Some(Health::Unhealthy))), "it is Unhealthy"),
         (told(&never, &fewer(|facts| facts.health = Some(Health::Unhealthy))), "it is Unhealthy"),
         (told(&never, &fewer(|facts| facts.health = Some(Health::Unknown))), "its health is not known"),
-        (told(&last(59), &more(|_| {})), "the cooldown of 60 s after the last change is over at 2026-03-02T10:15:01Z."),
+        (
+            told(&last(59), &more(|_| {})),
+            "the cooldown of 60 s after the last change is over at 2026-03-02T10:15:01Z.",
+        ),
         (told(&last(299), &fewer(|_| {})), "the cooldown of 300 s"),
     ] {
         assert!(found.starts_with("wait: ") && found.contains(says), "{found}");
@@ -264,25 +296,45 @@ fn bounds_that_do_not_serve_are_moved_and_everything_that_speaks_against_it_is_s
             });
         })
     };
-    begins(&failed("dep-1", 3), &more(|_| {}), "wait: 1 to 6 instead of 1 to 2 replicas are wanted (the policy's bounds are 1 to 6), and wait: 3 rollouts with it did not pass, the last since it answered 500. Deploy");
+    begins(
+        &failed("dep-1", 3),
+        &more(|_| {}),
+        "wait: 1 to 6 instead of 1 to 2 replicas are wanted (the policy's bounds are 1 to 6), and wait: 3 rollouts with it did not pass, the last since it answered 500. Deploy",
+    );
     begins(&failed("dep-1", 2), &more(|_| {}), "move Up");
     begins(&failed("dep-0", 3), &more(|_| {}), "move Up");
 }
 
 #[test]
 fn a_queue_without_a_rule_is_counted_by_the_platform() {
-    let orders = |change: fn(&mut ScalingPolicy)| policy(ScalingKind::QueueDepth, |policy| {
-        policy.wanted.spec.target = Some(10);
-        change(policy);
-    });
-    let deep = |depth| facts(|facts| {
-        facts.rules.clear();
-        facts.bounds = bounds(2, 2);
-        facts.depth = depth;
-    });
-    begins(&orders(|_| {}), &deep(Some(20)), "stay: At 2 of 2 to 2 replicas; 20 messages wait, the target is 10 for each replica.");
-    begins(&orders(|_| {}), &deep(None), "stay: At 2 of 2 to 2 replicas; the waiting messages are not counted");
-    begins(&orders(|_| {}), &deep(Some(45)), "move Up to 5 to 5 (Some(5)): 5 to 5 instead of 2 to 2 replicas: the queue is in another subscription");
+    let orders = |change: fn(&mut ScalingPolicy)| {
+        policy(ScalingKind::QueueDepth, |policy| {
+            policy.wanted.spec.target = Some(10);
+            change(policy);
+        })
+    };
+    let deep = |depth| {
+        facts(|facts| {
+            facts.rules.clear();
+            facts.bounds = bounds(2, 2);
+            facts.depth = depth;
+        })
+    };
+    begins(
+        &orders(|_| {}),
+        &deep(Some(20)),
+        "stay: At 2 of 2 to 2 replicas; 20 messages wait, the target is 10 for each replica.",
+    );
+    begins(
+        &orders(|_| {}),
+        &deep(None),
+        "stay: At 2 of 2 to 2 replicas; the waiting messages are not counted",
+    );
+    begins(
+        &orders(|_| {}),
+        &deep(Some(45)),
+        "move Up to 5 to 5 (Some(5)): 5 to 5 instead of 2 to 2 replicas: the queue is in another subscription",
+    );
     begins(&orders(|_| {}), &deep(Some(9_000)), "move Up to 6 to 6 (Some(6))");
     begins(&orders(|_| {}), &deep(Some(3)), "move Down to 1 to 1 (Some(1))");
     let recently = orders(|policy| {
