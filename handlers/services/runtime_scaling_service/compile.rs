@@ -239,7 +239,16 @@ mod tests {
             told(&clock, day, Some(5)),
             told(&fixed, day, None),
         ];
-        expect![[r#""#]].assert_eq(&told.join("\n"));
+        expect![[r#"
+            2 to 6 by [{"by":"cpu","percent":70}]: the policy's bounds are 2 to 6
+            2 to 4 by [{"by":"memory","percent":80}]: the policy's bounds are 2 to 6; the tenant's quota leaves 4 to it
+            1 to 1 by [{"by":"requests","concurrent":20}]: the policy's bounds are 2 to 6; the tenant's quota leaves 1 to it
+            2 to 6 by [{"by":"queue","namespace":"sb-1","queue":"orders","messages":5,"identityId":"/id"}]: the policy's bounds are 2 to 6
+            4 to 4 by []: the queue is in another subscription than the workload, so that the target has no rule for it and the platform sets 4 replicas, of 2 to 6
+            3 to 9 by []: the schedule's window 08:00-18:00 (UTC) asks for 3 to 9 replicas
+            2 to 6 by []: no window of the schedule is open, and outside them it is 2 to 6
+            3 to 5 by []: the schedule's window 08:00-18:00 (UTC) asks for 3 to 9 replicas; the tenant's quota leaves 5 to it
+            2 to 2 by []: always 2 replicas"#]].assert_eq(&told.join("\n"));
     }
 
     #[test]

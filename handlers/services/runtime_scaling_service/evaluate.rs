@@ -24,6 +24,8 @@ use crate::{
 
 /// How far a load may be from its target, as a share of it, without anything being changed.
 const TOLERANCE: f64 = 0.1;
+/// What rounding may add to a number.
+const ROUNDING: f64 = 1e-9;
 /// Replicas that one step may add at least; more where that is no more than doubling.
 const STEP_MIN: u32 = 4;
 /// For how long the highest recommendation counts before there are fewer replicas.
@@ -47,12 +49,12 @@ pub struct Recommendation {
 /// Within the tolerance none are changed; up goes by doubling or four at most.
 pub fn recommend(current: u32, ratio: f64, bounds: Bounds) -> u32 {
     let current = current.max(1);
-    if !ratio.is_finite() || ratio < 0.0 || (ratio - 1.0).abs() <= TOLERANCE {
+    if !ratio.is_finite() || ratio < 0.0 || (ratio - 1.0).abs() <= TOLERANCE + ROUNDING {
         return bounds.clamp(current);
     }
     let most = current.saturating_mul(2).max(current.saturating_add(STEP_MIN));
     // A little less than exact, so that what rounding adds to a whole number adds no replica.
-    let exact = (f64::from(current) * ratio - 1e-9).ceil().max(0.0);
+    let exact = (f64::from(current) * ratio - ROUNDING).ceil().max(0.0);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let replicas = if exact >= f64::from(most) { most } else { exact as u32 };
     bounds.clamp(replicas)
