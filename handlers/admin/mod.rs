@@ -17,6 +17,7 @@ pub mod operations;
 pub mod plans;
 pub mod quarantine;
 pub mod resume_operations;
+pub mod scaling_policies;
 pub mod secret_bindings;
 pub mod services;
 pub mod sweep_now;

@@ -14,6 +14,7 @@ mod provisioning;
 mod quarantine;
 mod rollbacks;
 mod rotations;
+mod scaling;
 mod secrets;
 mod story;
 mod superseding;

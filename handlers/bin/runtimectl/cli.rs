@@ -202,6 +202,8 @@ pub enum Kind {
     Configurations,
     #[value(alias = "secret-binding", alias = "sb")]
     SecretBindings,
+    #[value(alias = "scaling-policy", alias = "sp")]
+    ScalingPolicies,
     #[value(alias = "plan")]
     Plans,
     #[value(alias = "event", alias = "evt")]

@@ -60,6 +60,7 @@ fn path(kind: Kind) -> &'static str {
         Kind::TenantBindings => "tenant-bindings",
         Kind::Configurations => "configurations",
         Kind::SecretBindings => "secret-bindings",
+        Kind::ScalingPolicies => "scaling-policies",
         Kind::Plans => "plans",
         Kind::Events => "events",
         Kind::Quarantine => "quarantine",
@@ -81,6 +82,7 @@ async fn list(client: &Client, args: &GetArgs) -> Result<Listed, Failure> {
             | Kind::Configurations
             | Kind::SecretBindings
             | Kind::Drift
+            | Kind::ScalingPolicies
             | Kind::Quarantine => query.push(("environmentId", environment.as_str())),
             Kind::Environments | Kind::Plans | Kind::Events | Kind::DeadLetters => {
                 return Err(unknown("--environment"));
@@ -89,9 +91,11 @@ async fn list(client: &Client, args: &GetArgs) -> Result<Listed, Failure> {
     }
     if let Some(module) = &args.module {
         match args.kind {
-            Kind::Deployments | Kind::SecretBindings | Kind::Drift | Kind::Quarantine => {
-                query.push(("moduleId", module.as_str()))
-            }
+            Kind::Deployments
+            | Kind::SecretBindings
+            | Kind::Drift
+            | Kind::ScalingPolicies
+            | Kind::Quarantine => query.push(("moduleId", module.as_str())),
             Kind::Environments
             | Kind::Operations
             | Kind::TenantBindings
@@ -118,6 +122,7 @@ async fn list(client: &Client, args: &GetArgs) -> Result<Listed, Failure> {
         | Kind::Configurations
         | Kind::SecretBindings
         | Kind::Drift
+        | Kind::ScalingPolicies
         | Kind::Quarantine
         | Kind::DeadLetters => Ok(client.list(path(args.kind), &query, limit).await?),
     }
@@ -197,6 +202,19 @@ fn columns(kind: Kind) -> &'static [(&'static str, Cell)] {
             ("STATUS", |item, _| text(item, "status")),
             ("AGE", |item, now| aged(item, "firstSeenAt", now)),
             ("WAITS", |item, _| text(item, "waits")),
+        ],
+        Kind::ScalingPolicies => &[
+            ("POLICY", |item, _| text(item, "scalingPolicyId")),
+            ("ENVIRONMENT", |item, _| text(item, "environmentId")),
+            ("MODULE", |item, _| text(item, "moduleId")),
+            ("KIND", |item, _| text(item, "kind")),
+            ("TARGET", |item, _| text(item, "target")),
+            ("MIN", |item, _| text(&item["inForce"], "minReplicas")),
+            ("MAX", |item, _| text(&item["inForce"], "maxReplicas")),
+            ("REPLICAS", |item, _| text(item, "observedReplicas")),
+            ("STATUS", |item, _| text(item, "status")),
+            ("AGE", |item, now| aged(item, "appliedAt", now)),
+            ("SAID", |item, _| text(item, "said")),
         ],
         Kind::Plans => &[("PLAN", |item, _| text(item, "planId"))],
         Kind::Quarantine => &[
