@@ -7,9 +7,7 @@ use runtime_platform::{events::COMMANDS, functions};
 use serde_json::json;
 
 use crate::support::{
-    builders::{
-        IMAGE, Order, bind, bind_secret, deploy, provision, publish_configuration, rollback, scale,
-    },
+    builders::{IMAGE, Order, bind, bind_secret, deploy, provision, publish_configuration, rollback, scale},
     fakes::compute::Behaviour,
     test_platform::{RunResult, TestPlatform},
 };

@@ -78,9 +78,7 @@ async fn many_apps_are_one_call_and_each_gets_what_its_own_revision_was_measured
         "GET /subscriptions/s/providers/Microsoft.Insights/metrics?region=westeurope&metricnamespace="
     ));
     let queue = |name: &str| {
-        format!(
-            "/subscriptions/s/resourceGroups/g/providers/Microsoft.ServiceBus/namespaces/n/queues/{name}"
-        )
+        format!("/subscriptions/s/resourceGroups/g/providers/Microsoft.ServiceBus/namespaces/n/queues/{name}")
     };
     assert_eq!(metrics.queue_depth(&queue("orders")).await.unwrap(), Some(7));
     assert_eq!(metrics.queue_depth(&queue("nobody")).await.unwrap(), None);
@@ -90,8 +88,7 @@ async fn many_apps_are_one_call_and_each_gets_what_its_own_revision_was_measured
 async fn a_long_list_is_asked_for_in_parts() {
     let server = Server::start(AUDIENCE, |_| reply(200, &[], &json!({ "value": [] }))).await;
     let metrics = AzureMonitor::new(server.resource_manager(), Arc::new(SystemClock));
-    let apps: Vec<_> =
-        (0..45).map(|number| measured(&format!("a{number}"), "container-apps", "r")).collect();
+    let apps: Vec<_> = (0..45).map(|number| measured(&format!("a{number}"), "container-apps", "r")).collect();
     assert_eq!(metrics.read(&apps).await.unwrap().len(), 45);
     assert_eq!(server.lines().len(), 3);
 }
