@@ -246,8 +246,8 @@ async fn a_schedule_begins_and_ends_by_the_clock() {
         11:00:10 ~ shift reservations-api to reservations-api--dee6d0887=100
         11:00:13 ~ deactivate reservations-api--dd1d20b1e
         11:00:13 RuntimeDeploymentCompleted dep-ee6d0887 reservations-api:1.4.1 over reservations-api:1.4.1, gate Passed <- RuntimeDeploymentRequested
+        11:00:13 RuntimeInventoryUpdated svc-b0deb1bf Changed Running reservations-api:1.4.1 x3 <- RuntimeDeploymentCompleted
         11:00:15 ScalingPolicyApplied sp-ec077879 Up from 1 to 3: 3 to 6 instead of 1 to 2 replicas: the schedule's window Mon 12:00-14:00 (Europe/Berlin) asks for 3 to 6 replicas; the clock decides; health not looked at yet; the cooldown of 60 s since 2026-03-02T10:15:24Z is over. <- RuntimeDeploymentCompleted
-        11:00:15 RuntimeInventoryUpdated svc-b0deb1bf Changed Running reservations-api:1.4.1 x3 <- ScalingPolicyApplied
         13:00:00 RuntimeDeploymentRequested dep-3b59b45c reservations-api:1.4.1 over reservations-api:1.4.1 <- RuntimeDeploymentCompleted
         13:00:00 ~ stage reservations-api--d3b59b45c acr.azurecr.io/reservations-api:1.4.1
         13:00:04 ~ shift reservations-api to reservations-api--d3b59b45c=10 reservations-api--dee6d0887=90
@@ -284,9 +284,8 @@ async fn a_queue_that_the_target_does_not_see_is_counted_by_the_platform_with_it
         10:17:04 ~ shift reservations-api to reservations-api--dee6d0887=100
         10:17:07 ~ deactivate reservations-api--dd1d20b1e
         10:17:07 RuntimeDeploymentCompleted dep-ee6d0887 reservations-api:1.4.1 over reservations-api:1.4.1, gate Passed <- RuntimeDeploymentRequested
-        10:17:07 RuntimeInventoryUpdated svc-b0deb1bf Changed Running reservations-api:1.4.1 x1 <- RuntimeDeploymentCompleted
+        10:17:07 RuntimeInventoryUpdated svc-b0deb1bf Changed Running reservations-api:1.4.1 x4 <- RuntimeDeploymentCompleted
         10:17:09 ScalingPolicyApplied sp-ec077879 Up from 2 to 4: 4 to 4 instead of 2 to 2 replicas: the queue is in another subscription than the workload, so that the target has no rule for it and the platform sets 4 replicas, of 2 to 6; 35 messages wait, the target is 10 for each replica; health not looked at yet; the cooldown of 60 s since 2026-03-02T10:15:24Z is over. <- RuntimeDeploymentCompleted
-        10:17:09 RuntimeInventoryUpdated svc-b0deb1bf Changed Running reservations-api:1.4.1 x4 <- ScalingPolicyApplied
         10:22:09 RuntimeDeploymentRequested dep-3b59b45c reservations-api:1.4.1 over reservations-api:1.4.1 <- RuntimeDeploymentCompleted
         10:22:09 ~ stage reservations-api--d3b59b45c acr.azurecr.io/reservations-api:1.4.1
         10:22:13 ~ shift reservations-api to reservations-api--d3b59b45c=10 reservations-api--dee6d0887=90
@@ -294,9 +293,8 @@ async fn a_queue_that_the_target_does_not_see_is_counted_by_the_platform_with_it
         10:22:19 ~ shift reservations-api to reservations-api--d3b59b45c=100
         10:22:22 ~ deactivate reservations-api--dee6d0887
         10:22:22 RuntimeDeploymentCompleted dep-3b59b45c reservations-api:1.4.1 over reservations-api:1.4.1, gate Passed <- RuntimeDeploymentRequested
-        10:22:22 RuntimeInventoryUpdated svc-b0deb1bf Changed Running reservations-api:1.4.1 x1 <- RuntimeDeploymentCompleted
+        10:22:22 RuntimeInventoryUpdated svc-b0deb1bf Changed Running reservations-api:1.4.1 x2 <- RuntimeDeploymentCompleted
         10:22:24 ScalingPolicyApplied sp-ec077879 Down from 4 to 2: 2 to 2 instead of 4 to 4 replicas: the queue is in another subscription than the workload, so that the target has no rule for it and the platform sets 2 replicas, of 2 to 6; 0 messages wait, the target is 10 for each replica; health not looked at yet; the cooldown of 300 s since 2026-03-02T10:17:09Z is over. <- RuntimeDeploymentCompleted
-        10:22:24 RuntimeInventoryUpdated svc-b0deb1bf Changed Running reservations-api:1.4.1 x2 <- ScalingPolicyApplied
     "#]].assert_eq(&platform.transcript_since(place));
 }
 
@@ -340,8 +338,8 @@ async fn what_is_unhealthy_is_never_scaled_and_a_transition_is_looked_at_at_once
         10:25:24 ~ shift reservations-api to reservations-api--d887a503d=100
         10:25:27 ~ deactivate reservations-api--d9c2595bb
         10:25:27 RuntimeDeploymentCompleted dep-887a503d reservations-api:1.4.1 over reservations-api:1.4.1, gate Passed <- RuntimeDeploymentRequested
+        10:25:27 RuntimeInventoryUpdated svc-b0deb1bf Changed Running reservations-api:1.4.1 x4 <- RuntimeDeploymentCompleted
         10:25:29 ScalingPolicyApplied sp-ec077879 Up from 1 to 4: 4 to 4 instead of 1 to 1 replicas: the queue is in another subscription than the workload, so that the target has no rule for it and the platform sets 4 replicas, of 1 to 6; 40 messages wait, the target is 10 for each replica; health Healthy; nothing was scaled before, so that no cooldown (60 s) counts. <- RuntimeDeploymentCompleted
-        10:25:29 RuntimeInventoryUpdated svc-b0deb1bf Changed Running reservations-api:1.4.1 x4 <- ScalingPolicyApplied
     "#]].assert_eq(&platform.transcript_since(place));
 }
 
