@@ -43,6 +43,19 @@ impl Order {
     /// When the body gives no reason, or the header is no key.
     pub fn read(function: &'static str, request: &HttpRequest, subject: &str) -> Result<Self, HttpError> {
         let Because { reason } = http::body(request)?;
+        Self::with(function, request, subject, &reason)
+    }
+
+    /// As [`Self::read`], where the reason was read with more of the body.
+    ///
+    /// # Errors
+    /// When there is no reason, or the header is no key.
+    pub fn with(
+        function: &'static str,
+        request: &HttpRequest,
+        subject: &str,
+        reason: &str,
+    ) -> Result<Self, HttpError> {
         let reason = reason.trim().to_owned();
         if reason.is_empty() || reason.chars().count() > REASON_CHARACTERS_MAX {
             let message =
@@ -52,6 +65,13 @@ impl Order {
         let given = http::idempotency_key(request)?;
         let key = given.unwrap_or(subject).to_owned();
         Ok(Self { function, key, given: given.is_some(), actor: http::actor(request).to_owned(), reason })
+    }
+
+    /// The same order about another subject, which only counts where the sender gave no key.
+    #[must_use]
+    pub fn about(&self, subject: &str) -> Self {
+        let key = if self.given { self.key.clone() } else { subject.to_owned() };
+        Self { key, ..self.clone() }
     }
 
     /// The id that the order goes by.
