@@ -122,8 +122,13 @@ async fn payload<C: Command>(
         payload.entry("mode").or_insert_with(|| json!("Manual"));
     }
     let payload = Value::Object(payload);
-    delivery::read_payload::<C>(&payload)
-        .map_err(|problem| HttpError::bad_request("PayloadInvalid", format!("The body's field {problem}.")))?;
+    delivery::read_payload::<C>(&payload).map_err(|problem| {
+        let message = match problem.strip_prefix(".: ") {
+            Some(of_the_whole) => format!("The body: {of_the_whole}."),
+            None => format!("The body's field {problem}."),
+        };
+        HttpError::bad_request("PayloadInvalid", message)
+    })?;
     Ok(payload)
 }
 

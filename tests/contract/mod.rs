@@ -11,4 +11,5 @@ mod resource_manager;
 mod settings;
 mod store;
 mod stored_documents;
+mod tenants;
 mod tidy;

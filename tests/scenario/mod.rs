@@ -1,7 +1,9 @@
 //! Does the flow hold, end to end? Commands go in, and what comes of them is read as a transcript.
 
 mod bad_input;
+mod command_posts;
 mod configurations;
+mod hold_requests;
 pub mod holds;
 mod operators;
 mod provisioning;
