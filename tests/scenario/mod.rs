@@ -5,6 +5,7 @@ mod command_posts;
 mod configurations;
 mod hold_requests;
 pub mod holds;
+mod looking;
 mod operators;
 mod provisioning;
 mod rollbacks;

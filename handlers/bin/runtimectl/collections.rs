@@ -157,7 +157,7 @@ pub const COLLECTIONS: &[Collection] = &[
         aliases: &["tenant-binding", "tb"],
         list: Some("tenant-bindings"),
         one: Some("tenant-bindings/{}"),
-        filters: &["environmentId"],
+        filters: &["environmentId", "boundTenantId"],
         one_filters: &[],
         columns: &[
             Column("BINDING", "tenantBindingId", Text),
