@@ -35,6 +35,11 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("vault.azure.net"),
     },
     Setting {
+        name: "REGISTRY_ENDPOINT",
+        meaning: "Host and port at which every registry of images is reached; empty: each at its own host.",
+        default: Some(""),
+    },
+    Setting {
         name: "AZURE_SUBSCRIPTION_ID",
         meaning: "The subscription that environments are made in.",
         default: None,
@@ -71,7 +76,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "PROBE_PRIVATE",
-        meaning: "`true`: health probes may ask private addresses, as an internal Container Apps environment has.",
+        meaning: "`true`: health probes may ask private addresses, as an internal Container Apps environment has; registries too.",
         default: Some("false"),
     },
     Setting {
@@ -99,6 +104,7 @@ pub struct Config {
     pub service_bus_endpoint: String,
     pub resource_manager_endpoint: String,
     pub vault_domain: String,
+    pub registry_endpoint: String,
     pub subscription_id: String,
     pub directory_id: String,
     pub credential: CredentialKind,
@@ -184,12 +190,19 @@ impl Config {
         if !store.is_empty() && path.is_empty() {
             reader.problems.push(format!("`STORE` is `{store}`; it is `sqlite:` and a file"));
         }
+        let registry = reader.text("REGISTRY_ENDPOINT");
+        let is_host = url::Url::parse(&format!("https://{registry}"))
+            .is_ok_and(|url| url.path() == "/" && url.username().is_empty() && url.query().is_none());
+        if !registry.is_empty() && (!is_host || registry.contains('/')) {
+            reader.problems.push(format!("`REGISTRY_ENDPOINT` is `{registry}`; it is a host and a port"));
+        }
         let root = reader.text("ADDITIONAL_ROOT_CERTIFICATE");
         let config = Self {
             store: StoreSetting::Sqlite(path.into()),
             service_bus_endpoint: reader.endpoint("SERVICE_BUS_ENDPOINT"),
             resource_manager_endpoint: reader.endpoint("RESOURCE_MANAGER_ENDPOINT"),
             vault_domain: reader.text("VAULT_DOMAIN"),
+            registry_endpoint: registry,
             subscription_id: reader.text("AZURE_SUBSCRIPTION_ID"),
             directory_id: reader.text("AZURE_DIRECTORY_ID"),
             credential: reader.choice(
@@ -242,12 +255,14 @@ mod tests {
             ("SERVICE_BUS_ENDPOINT", "http://plain"),
             ("AZURE_SUBSCRIPTION_ID", "s"),
             ("WIRE_FORMAT", "xml"),
+            ("REGISTRY_ENDPOINT", "https://acr.localhost"),
         ]))
         .unwrap_err();
         assert_eq!(
             error.0,
             [
                 "`STORE` is `mysql:x`; it is `sqlite:` and a file",
+                "`REGISTRY_ENDPOINT` is `https://acr.localhost`; it is a host and a port",
                 "`SERVICE_BUS_ENDPOINT` is `http://plain`; it must be an https address: tokens are sent to it",
                 "`AZURE_DIRECTORY_ID` is not set. The directory (Entra tenant) of that subscription.",
                 "`WIRE_FORMAT` is `xml`; it is one of `masstransit`, `raw`",

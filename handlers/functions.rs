@@ -21,8 +21,10 @@ use crate::{
             rollback_deployment::RollbackDeployment,
         },
         runtime_configuration_service::publish_configuration::PublishConfiguration,
-        runtime_environment_service::provision_environment::ProvisionEnvironment,
+        runtime_environment_service::{decommission, provision_environment::ProvisionEnvironment},
+        runtime_inventory_worker,
         secret_binding_service::bind_secret::BindSecret,
+        service_catalog_runtime_service::on_runtime_environment::OnRuntimeEnvironment,
         tenant_runtime_isolation_service::{bind_tenant::BindTenant, tenant_view},
     },
     sweeps,
@@ -43,6 +45,9 @@ pub fn all() -> Vec<Function> {
         command::<BindSecret>(),
         // What it makes of its own events.
         subscription::<OnRuntimeConfiguration>(),
+        subscription::<OnRuntimeEnvironment>(),
+        subscription::<runtime_inventory_worker::OnRuntimeDeployment>(),
+        subscription::<runtime_inventory_worker::OnRuntimeScaling>(),
         // What the platform tells itself.
         queue("ContinueOperation", operations::TICKS, |platform, message| {
             Box::pin(async move { delivery::tick(&platform, &message).await })
@@ -56,6 +61,9 @@ pub fn all() -> Vec<Function> {
         queue("Sweep", sweeps::QUEUE, |platform, message| {
             Box::pin(async move { sweeps::one(&platform, &message).await })
         }),
+        queue("DecommissionEnvironment", decommission::QUEUE, |platform, message| {
+            Box::pin(async move { decommission::begin(&platform, &message).await })
+        }),
         queue("DeadLetters", delivery::DEAD_LETTERS, |platform, message| {
             Box::pin(async move { admin::dead_letters::file(&platform, &message).await })
         }),
@@ -65,6 +73,10 @@ pub fn all() -> Vec<Function> {
         }),
         timer("ResumeOperations", "0 * * * * *", |platform| {
             Box::pin(async move { admin::resume_operations::run(&platform).await })
+        }),
+        // What it looks after by itself.
+        timer("HealthSweep", "*/30 * * * * *", |platform| {
+            Box::pin(async move { sweeps::start(&platform, sweeps::Kind::Health).await })
         }),
         // What operators read.
         get("Health", "v1/runtime/health", |platform, _| {
@@ -84,6 +96,12 @@ pub fn all() -> Vec<Function> {
         }),
         get("SecretBindings", "v1/runtime/secret-bindings/{id?}", |platform, request| {
             Box::pin(async move { admin::secret_bindings::get(&platform, &request).await })
+        }),
+        get("Services", "v1/runtime/services/{id?}", |platform, request| {
+            Box::pin(async move { admin::services::get(&platform, &request).await })
+        }),
+        get("ServiceHealth", "v1/runtime/services/{id}/health", |platform, request| {
+            Box::pin(async move { admin::services::health(&platform, &request).await })
         }),
         get("Plans", "v1/runtime/plans/{id}", |platform, request| {
             Box::pin(async move { admin::plans::get(&platform, &request).await })
@@ -128,6 +146,9 @@ pub fn all() -> Vec<Function> {
         }),
         post("CancelOperation", "v1/runtime/operations/{id}/cancel", |platform, request| {
             Box::pin(async move { admin::cancel_operation::post(&platform, &request).await })
+        }),
+        post("Decommission", "v1/runtime/environments/{id}/decommission", |platform, request| {
+            Box::pin(async move { admin::decommission::post(&platform, &request).await })
         }),
         post("SweepNow", "v1/runtime/environments/{id}/sweep/{kind}", |platform, request| {
             Box::pin(async move { admin::sweep_now::post(&platform, &request).await })

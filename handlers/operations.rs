@@ -9,6 +9,8 @@
 //! not revived for ever: after five that ended in death or error the operation gives up, in the way
 //! its own kind knows. A committed wait sets the count back. Every operation has a deadline.
 
+mod kinds;
+
 use std::time::Duration;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -23,10 +25,6 @@ use crate::{
     outcome::Fault,
     platform::Platform,
     ports::{bus::Outgoing, store::Partition},
-    services::{
-        deployment_service, runtime_configuration_service, runtime_environment_service,
-        secret_binding_service::bind_secret,
-    },
 };
 
 /// The queue that ticks travel on.
@@ -62,6 +60,8 @@ pub enum Kind {
     Configure,
     /// Binds a workload to a secret.
     BindSecret,
+    /// Takes an environment down.
+    Decommission,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -253,6 +253,9 @@ pub fn start(
     let now = commit.now;
     let operation = Operation {
         tick: operation.tick + 1,
+        // Whoever runs a step of it right now has an older tick, and its commit conflicts.
+        lease_until: None,
+        attempt: 0,
         due: Some(now + TICK_GRACE),
         deadline: now + allowed,
         ..operation
@@ -436,22 +439,7 @@ async fn take_step(platform: &Platform, operation: &Operation) -> Result<Step, F
         let detail = "the process died, or the store was away".to_owned();
         return give_up(platform, operation, GiveUp::Attempts { detail }).await;
     }
-    let step = match operation.kind {
-        Kind::Provision => {
-            tokio::time::timeout(
-                STEP_TIMEOUT,
-                runtime_environment_service::provisioning::step(platform, operation),
-            )
-            .await
-        }
-        Kind::Deploy | Kind::Rollback => {
-            tokio::time::timeout(STEP_TIMEOUT, deployment_service::rollout::step(platform, operation)).await
-        }
-        Kind::Configure => {
-            tokio::time::timeout(STEP_TIMEOUT, runtime_configuration_service::step(platform, operation)).await
-        }
-        Kind::BindSecret => tokio::time::timeout(STEP_TIMEOUT, bind_secret::step(platform, operation)).await,
-    };
+    let step = tokio::time::timeout(STEP_TIMEOUT, kinds::step(platform, operation)).await;
     let fault = match step {
         Ok(Ok(step)) => return Ok(step),
         Ok(Err(fault)) => fault,
@@ -493,16 +481,7 @@ fn retry(operation: &Operation, now: Timestamp, then: Then, why: &str) -> Step {
 
 async fn give_up(platform: &Platform, operation: &Operation, why: GiveUp) -> Result<Step, Fault> {
     info!(operation.id = %operation.operation_id, "`{}` gives up at {}: {}", operation.operation_id, operation.step, why.sentence());
-    match operation.kind {
-        Kind::Provision => {
-            runtime_environment_service::provisioning::give_up(platform, operation, &why).await
-        }
-        Kind::Deploy | Kind::Rollback => {
-            deployment_service::rollout::give_up(platform, operation, &why).await
-        }
-        Kind::Configure => runtime_configuration_service::give_up(platform, operation, &why).await,
-        Kind::BindSecret => bind_secret::give_up(platform, operation, &why).await,
-    }
+    kinds::give_up(platform, operation, &why).await
 }
 
 /// Adds the operation itself to what a step writes, and says whether this invocation goes on.

@@ -6,7 +6,8 @@ use crate::{
     ledger::Ledger,
     masstransit::WireFormat,
     ports::{
-        bus::Bus, clock::Clock, compute::Compute, infrastructure::Infrastructure, probe::Probe, vault::Vault,
+        bus::Bus, clock::Clock, compute::Compute, infrastructure::Infrastructure, probe::Probe,
+        registry::Registry, vault::Vault,
     },
 };
 
@@ -20,6 +21,7 @@ pub struct Platform {
     pub compute: Arc<dyn Compute>,
     pub probe: Arc<dyn Probe>,
     pub vault: Arc<dyn Vault>,
+    pub registry: Arc<dyn Registry>,
     pub wire_format: WireFormat,
     /// The Service Bus namespace's host, for addresses in MassTransit's envelope.
     pub namespace: Arc<str>,

@@ -25,7 +25,10 @@ use crate::{
     outcome::Fault,
     platform::Platform,
     ports::store::{Page, Partition, Stored},
-    services::{runtime_environment_service::RuntimeEnvironment, tenant_runtime_isolation_service},
+    services::{
+        runtime_environment_service::RuntimeEnvironment, runtime_health_service::health_sweep,
+        tenant_runtime_isolation_service,
+    },
 };
 
 /// The queue that sweeps travel on.
@@ -328,8 +331,8 @@ async fn sweep(platform: &Platform, order: &Order) -> Result<(), Fault> {
 
 /// What each kind does, one line each.
 async fn of_kind(platform: &Platform, scope: &Scope) -> Result<SweepReport, Fault> {
-    let _ = platform;
     match scope.kind {
-        Kind::Health | Kind::Scaling | Kind::Drift | Kind::Rotation => Ok(SweepReport::new(scope)),
+        Kind::Health => health_sweep::sweep(platform, scope).await,
+        Kind::Scaling | Kind::Drift | Kind::Rotation => Ok(SweepReport::new(scope)),
     }
 }

@@ -1,5 +1,6 @@
 //! `POST operations/{id}/cancel`: ends long work, in the way that its kind knows. A rollout goes back,
-//! provisioning stops where it stands.
+//! provisioning stops where it stands, and so does decommissioning once a workload was touched; before
+//! that the environment is what it was.
 
 use serde_json::{Value, json};
 use tracing::info;

@@ -47,6 +47,7 @@ fn view(deployment: &RuntimeDeployment, gate: Option<&GateRecord>) -> Value {
         "componentType": deployment.workload.component_type,
         "target": deployment.workload.target,
         "image": deployment.workload.image,
+        "imageDigest": deployment.image_digest,
         "previousImage": deployment.previous.as_ref().map(|previous| &previous.image),
         "strategy": deployment.strategy,
         "status": deployment.status,

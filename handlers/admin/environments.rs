@@ -44,6 +44,8 @@ fn view(environment: &RuntimeEnvironment) -> Value {
         "planId": environment.plan_id,
         "operationId": environment.operation_id,
         "failure": environment.failure,
+        "leftBehind": environment.left_behind,
+        "decommissionedAt": environment.decommissioned_at.map(whole_seconds::text),
         "createdAt": whole_seconds::text(environment.created_at),
         "provisionedAt": environment.provisioned_at.map(whole_seconds::text),
     })

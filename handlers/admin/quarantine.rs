@@ -1,4 +1,4 @@
-//! `GET quarantine`: the images that failed and are kept out; `POST quarantine/{deploymentId}/lift`
+//! `GET quarantine`: what failed and is kept out (images, versions of configurations and of secrets); `POST quarantine/{deploymentId}/lift`
 //! lets one in again.
 
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use crate::{
     outcome::Fault,
     platform::Platform,
     ports::store::{Filter, Partition},
-    services::deployment_service::{RuntimeDeployment, Slot, operators, state::Quarantined},
+    services::deployment_service::{RuntimeDeployment, Slot, operators, quarantine::{KeptOut, Quarantined}},
 };
 
 pub async fn get(platform: &Platform, request: &HttpRequest) -> HttpAnswer {
@@ -47,11 +47,20 @@ async fn found(platform: &Platform, request: &HttpRequest) -> Result<Value, Http
 }
 
 fn view(environment_id: &str, module_id: &ModuleId, entry: &Quarantined) -> Value {
+    let (kind, version, secrets) = match &entry.kept_out {
+        KeptOut::Image => ("Image", None, None),
+        KeptOut::Configuration { version } => ("Configuration", Some(version), None),
+        KeptOut::Secrets { versions } => ("Secrets", None, Some(versions)),
+    };
     json!({
         "deploymentId": entry.deployment_id,
         "environmentId": environment_id,
         "moduleId": module_id,
+        "kind": kind,
         "image": entry.image,
+        "imageDigest": entry.image_digest,
+        "configurationVersion": version,
+        "secretVersions": secrets,
         "by": entry.by,
         "since": whole_seconds::text(entry.at),
         "reason": entry.reason,
@@ -84,7 +93,7 @@ async fn try_lift(
     };
     let partition = Partition::environment(tenant, deployment.environment_id.as_str());
     let image = &deployment.workload.image;
-    let told = format!("lifted the quarantine of {image} that `{id}` began");
+    let told = format!("lifted the quarantine that `{id}` began");
     let done = match order.done(ledger, &partition, &told).await? {
         Ok(done) => done,
         Err(other) => return Ok(Err(other)),
@@ -93,7 +102,7 @@ async fn try_lift(
         let mut commit = Commit::new(partition, platform.clock.now());
         if operators::lift(ledger, &mut commit, &deployment).await?.is_none() {
             let message =
-                format!("`{id}` keeps nothing out: {image} is not in quarantine for it, or no longer.");
+                format!("`{id}` keeps nothing out: nothing is in quarantine for it, or no longer.");
             return Ok(Err(HttpError::not_found("NotQuarantined", message)));
         }
         order.remember(&mut commit, &told)?;
@@ -107,6 +116,6 @@ async fn try_lift(
         "image": image,
         "liftedBy": order.actor,
         "reason": order.reason,
-        "detail": format!("{image} may be deployed again to `{}`.", deployment.environment_id),
+        "detail": format!("What `{id}` brought to `{}` may be deployed again.", deployment.environment_id),
     })))
 }

@@ -10,6 +10,7 @@ pub mod direct;
 pub mod http_client;
 pub mod key_vault;
 pub mod probe;
+pub mod registry;
 pub mod resource_manager;
 pub mod service_bus;
 

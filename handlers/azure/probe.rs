@@ -124,19 +124,19 @@ fn unanswered(error: &reqwest::Error) -> Answer {
     Answer::Unreachable { reason: reason(error).chars().take(REASON_CHARACTERS_MAX).collect() }
 }
 
-/// A name that resolves to where probes do not go.
+/// A name that resolves to where nobody is asked on a tenant's behalf.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{name}` is at {address}, which is {what}: probes do not go there")]
-struct ForbiddenAddress {
+#[error("`{name}` is at {address}, which is {what}: nobody is asked there")]
+pub(super) struct ForbiddenAddress {
     name: String,
     address: IpAddr,
     what: &'static str,
 }
 
 /// Resolves names and lets no forbidden address through.
-struct Judged {
-    names: Names,
-    reach: Reach,
+pub(super) struct Judged {
+    pub names: Names,
+    pub reach: Reach,
 }
 
 impl Resolve for Judged {
@@ -328,7 +328,7 @@ mod over_the_wire {
         assert_eq!(
             sample.answer,
             Answer::Forbidden {
-                reason: "`server.localhost` is at 127.0.0.1, which is this machine: probes do not go there"
+                reason: "`server.localhost` is at 127.0.0.1, which is this machine: nobody is asked there"
                     .to_owned()
             }
         );

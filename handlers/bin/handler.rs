@@ -14,6 +14,7 @@ use runtime_platform::{
         http_client::{self, HttpSettings},
         key_vault::KeyVault,
         probe::{HttpProbe, Reach},
+        registry::ContainerRegistries,
         resource_manager::ResourceManager,
         service_bus::ServiceBusPublisher,
     },
@@ -92,6 +93,13 @@ fn open(config: &Config) -> Result<Platform, Source> {
     let vault = KeyVault::new(&config.vault_domain, options.clone(), credential.clone());
     let manager = ResourceManager::new(&config.resource_manager_endpoint, options, credential.clone())?;
     let reach = Reach { loopback: config.probe_loopback, private: config.probe_private };
+    let registry = ContainerRegistries::new(
+        &http,
+        reach,
+        &config.registry_endpoint,
+        &config.directory_id,
+        credential.clone(),
+    )?;
     let namespace = url::Url::parse(&config.service_bus_endpoint)?;
     Ok(Platform {
         ledger: Ledger::new(store(&config.store, clock.clone())?),
@@ -100,6 +108,7 @@ fn open(config: &Config) -> Result<Platform, Source> {
         compute: Arc::new(ContainerApps::new(manager)),
         probe: Arc::new(HttpProbe::new(&http, reach, clock.clone())?),
         vault: Arc::new(vault),
+        registry: Arc::new(registry),
         clock,
         wire_format: config.wire_format,
         namespace: namespace.host_str().unwrap_or_default().into(),

@@ -52,6 +52,10 @@ words! {
         QuotaExceeded,
         /// What it names failed before, and is not tried again until a person lifts that.
         Quarantined,
+        /// Its registry has no such image.
+        ImageNotFound,
+        /// Its registry does not let the platform pull it, or is none.
+        ImageUnavailable,
         /// This version of the platform cannot do it.
         NotSupported,
         TimedOut,

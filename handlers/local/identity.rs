@@ -18,7 +18,7 @@ use serde_json::json;
 use sha2::Sha256;
 
 /// Seconds for which a token is good; managed identities' are good for a day.
-const TOKEN_SECONDS: i64 = 24 * 60 * 60;
+pub(crate) const TOKEN_SECONDS: i64 = 24 * 60 * 60;
 
 /// Why a bearer token is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

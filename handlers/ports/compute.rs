@@ -161,6 +161,9 @@ pub trait Compute: Send + Sync {
 
     async fn deactivate(&self, workload: &WorkloadRef, revision: &str) -> Result<(), Fault>;
 
+    /// Stops a workload and deletes it with all its revisions; nothing there is done.
+    async fn remove(&self, workload: &WorkloadRef) -> Result<Step, Fault>;
+
     /// The name that a revision of this suffix has.
     fn revision_name(&self, workload: &WorkloadRef, suffix: &str) -> String;
 }

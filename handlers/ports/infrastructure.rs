@@ -4,7 +4,10 @@
 //! What it promises: planning writes nothing; advancing is idempotent, so that a step that died is
 //! simply taken again; a resource that is satisfied is not written.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -95,6 +98,36 @@ pub enum Advance {
     Moved { key: String },
 }
 
+/// How far removing has come, kept by the caller between looks.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Removal {
+    /// Keys of resources that are not there any more.
+    pub gone: BTreeSet<String>,
+    /// Resources on their way out, with what the engine needs to look again.
+    pub pending: BTreeMap<String, Value>,
+    /// Resources that stay, and why.
+    pub kept: BTreeMap<String, Kept>,
+}
+
+/// Why a resource was not removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Kept {
+    pub reason: String,
+    /// Whether it stays because it must, and not because removing it failed.
+    pub must: bool,
+}
+
+/// The answer to one look at removing.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Removing {
+    /// Look again after this time.
+    Running { removal: Removal, again_in: Duration },
+    /// Everything is gone, or stays for good.
+    Done { removal: Removal },
+}
+
 #[async_trait]
 pub trait Infrastructure: Send + Sync {
     /// Reads every resource and compares the properties that we own.
@@ -107,4 +140,8 @@ pub trait Infrastructure: Send + Sync {
         plan: &[PlannedChange],
         progress: Progress,
     ) -> Result<Advance, Fault>;
+
+    /// Looks once at what is on its way out, and removes what nothing needs any more. Nothing there is
+    /// gone; what is not of ours never goes.
+    async fn remove(&self, desired: &[Resource], removal: Removal) -> Result<Removing, Fault>;
 }

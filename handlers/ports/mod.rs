@@ -6,5 +6,6 @@ pub mod clock;
 pub mod compute;
 pub mod infrastructure;
 pub mod probe;
+pub mod registry;
 pub mod store;
 pub mod vault;

@@ -4,5 +4,7 @@ pub mod deployment_service;
 pub mod runtime_configuration_service;
 pub mod runtime_environment_service;
 pub mod runtime_health_service;
+pub mod runtime_inventory_worker;
 pub mod secret_binding_service;
+pub mod service_catalog_runtime_service;
 pub mod tenant_runtime_isolation_service;

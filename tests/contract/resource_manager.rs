@@ -4,6 +4,10 @@
 mod apps;
 mod bench;
 mod ingress;
+mod metrics;
+mod registry;
+mod scaling;
+mod secrets;
 
 use std::time::Duration;
 

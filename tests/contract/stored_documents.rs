@@ -9,14 +9,20 @@ use std::{collections::BTreeSet, env, fs, path::PathBuf, sync::Arc};
 use runtime_platform::{
     admin::dead_letters::DeadLetter,
     holds::{Hold, HoldScope},
+    ids::EnvironmentId,
     ledger::{Commit, InboxEntry, Ledger, OutboxEvent, OutboxMessage, State},
     operations::Operation,
     ports::store::{Document, Key, Partition, Store, Write},
     services::{
         deployment_service::{GateRecord, RuntimeDeployment, Slot},
         runtime_configuration_service::{ConfigurationVersion, RuntimeConfiguration, WorkloadConfiguration},
-        runtime_environment_service::{RuntimeEnvironment, state::Plan},
+        runtime_environment_service::{
+            RuntimeEnvironment,
+            state::{Decommission, Plan},
+        },
+        runtime_health_service::HealthCheckResult,
         secret_binding_service::SecretBinding,
+        service_catalog_runtime_service::{CatalogueEntry, PastService, RuntimeService},
         tenant_runtime_isolation_service::RuntimeTenantBinding,
     },
     sweeps::{self, SweepReport},
@@ -25,7 +31,7 @@ use serde_json::{Value, json};
 
 use crate::scenario::holds::hold;
 use crate::support::{
-    builders::{bind, bind_secret, deploy, provision, publish_configuration},
+    builders::{PROJECT, TENANT, bind, bind_secret, deploy, provision, publish_configuration},
     faulty::When,
     fixed_clock::FixedClock,
     memory_store::MemoryStore,
@@ -44,8 +50,12 @@ async fn todays() -> Vec<Document> {
     platform.run(&deploy("deploy-1", "1.4.1")).await;
     platform.run(&bind_secret("bind-1", "db-password")).await;
     platform.run(&publish_configuration("publish-1", json!({ "LOG_LEVEL": "debug" }))).await;
+    platform.run(&provision("provision-2").with("/name", json!("other"))).await;
+    let other = EnvironmentId::derived(&TENANT.parse().unwrap(), &PROJECT.parse().unwrap(), "other", 0);
+    platform.post("Decommission", Some(other.as_str()), json!({ "reason": "never used" }), None).await;
+    platform.run_until_quiet().await;
     hold(&platform, HoldScope::Environment, 5).await;
-    sweeps::start(&platform.platform, sweeps::Kind::Rotation).await.unwrap();
+    sweeps::start(&platform.platform, sweeps::Kind::Health).await.unwrap();
     platform.run_until_quiet().await;
     let malformed =
         crate::support::builders::Order { body: Some(b"{".to_vec()), ..deploy("deploy-2", "1.4.2") };
@@ -144,6 +154,7 @@ macro_rules! corpus {
 corpus!(
     RuntimeEnvironment,
     Plan,
+    Decommission,
     Operation,
     RuntimeDeployment,
     Slot,
@@ -158,5 +169,9 @@ corpus!(
     WorkloadConfiguration,
     SecretBinding,
     Hold,
-    SweepReport
+    SweepReport,
+    HealthCheckResult,
+    RuntimeService,
+    PastService,
+    CatalogueEntry
 );

@@ -25,6 +25,7 @@ impl Case {
     pub async fn prepare(&self) -> TestPlatform {
         let mut platform = TestPlatform::new();
         platform.compute.image(&format!("{IMAGE}:bad"), Behaviour::Answers(500));
+        platform.registry.remove(&format!("{IMAGE}:missing"));
         for order in &self.before {
             platform.run(order).await;
         }
@@ -54,6 +55,7 @@ pub fn all() -> Vec<Case> {
         case("deploy second", &serving, deploy("x", "1.1")),
         case("deploy what fails its gate", &serving, deploy("x", "bad")),
         case("deploy first what fails its gate", std::slice::from_ref(&provisioned), deploy("x", "bad")),
+        case("deploy what its registry does not have", &serving, deploy("x", "missing")),
         case("deploy to nowhere", &[], deploy("x", "1.0")),
         case("bind a tenant", std::slice::from_ref(&provisioned), bind("x", "acme", "shared")),
         case("bind a tenant again", &bound, bind("x", "acme", "shared")),

@@ -3,5 +3,6 @@
 mod cases;
 mod crash_points;
 mod interleavings;
+mod quarantine;
 mod redelivery;
 mod store_model;

@@ -13,6 +13,7 @@ mod key_vault;
 mod kills;
 mod orders;
 mod python;
+mod registry;
 mod resource_manager;
 mod staged;
 mod starting;
@@ -38,6 +39,7 @@ struct Suite {
 /// Every suite.
 const SUITES: &[Suite] = &[
     Suite { name: "resource_manager", needs: Some("python"), run: resource_manager::run },
+    Suite { name: "registry", needs: Some("python"), run: registry::run },
     Suite { name: "key_vault", needs: Some("python"), run: key_vault::run },
     Suite { name: "starting", needs: None, run: starting::run },
     Suite { name: "staged", needs: None, run: staged::run },

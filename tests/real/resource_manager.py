@@ -11,6 +11,8 @@ from azure.core.credentials import AccessToken
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 from azure.core.rest import HttpRequest
 from azure.mgmt.appcontainers import ContainerAppsAPIClient
+from azure.mgmt.appcontainers.models import CustomScaleRule, HttpScaleRule, Scale, ScaleRule
+from azure.mgmt.monitor import MonitorManagementClient
 
 SUBSCRIPTION = "00000000-0000-0000-0000-000000000042"
 GROUP = "rg-judge"
@@ -133,6 +135,73 @@ def look_at_replicas(client):
     same("replica state", replica.properties.running_state, "Running")
 
 
+def scale(client):
+    rules = [
+        ScaleRule(name="requests", http=HttpScaleRule(metadata={"concurrentRequests": "20"})),
+        ScaleRule(name="cpu", custom=CustomScaleRule(type="cpu", metadata={"type": "Utilization", "value": "70"})),
+    ]
+    wanted = template("acr.azurecr.io/reservations-api:1.4.2", "two") | {"revisionSuffix": "three"}
+    wanted["scale"] = Scale(min_replicas=2, max_replicas=4, rules=rules).as_dict()
+    body = {"properties": {"template": wanted}}
+    client.container_apps.begin_update(GROUP, "api", body, polling_interval=LOOK_SECONDS).result()
+    revision = running(client, "api--three")
+    found = revision.properties.template.scale
+    same("scale", (found.min_replicas, found.max_replicas, revision.properties.replicas), (2, 4, 2))
+    same("rules", [rule.name for rule in found.rules], ["requests", "cpu"])
+    same("rule by requests", found.rules[0].http.metadata, {"concurrentRequests": "20"})
+    same("rule by processor", (found.rules[1].custom.type, found.rules[1].custom.metadata["value"]), ("cpu", "70"))
+    wanted["scale"] = {"rules": [{"name": "k", "custom": {"type": "kafka", "metadata": {}}}]}
+    wanted["revisionSuffix"] = "four"
+    try:
+        client.container_apps.begin_update(GROUP, "api", body).result()
+    except HttpResponseError as error:
+        found = (error.status_code, error.error.code)
+        same("a rule that is not known", found, (400, "InvalidParameterValueInContainerTemplate"))
+    else:
+        raise SystemExit("a rule that is not known was taken")
+    client.container_apps_revisions.deactivate_revision(GROUP, "api", "api--three")
+
+
+def measure(monitor):
+    app = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microsoft.App/containerApps/api"
+
+    def look():
+        answer = monitor.metrics.list(
+            app,
+            metricnames="Replicas,UsageNanoCores,WorkingSetBytes",
+            aggregation="Maximum,Average",
+            interval="PT1M",
+            timespan="PT5M",
+            filter="revisionName eq 'api--two'",
+        )
+        points = [point for metric in answer.value for series in metric.timeseries for point in series.data]
+        return answer if any(point.maximum for point in points) else None
+
+    answer = until("metrics", look)
+    same("metrics", [metric.name.value for metric in answer.value], ["Replicas", "UsageNanoCores", "WorkingSetBytes"])
+    same("unit", (answer.value[1].unit, answer.namespace), ("NanoCores", "microsoft.app/containerapps"))
+    series = answer.value[0].timeseries[0]
+    same("dimension", [(at.name.value, at.value) for at in series.metadatavalues], [("revisionname", "api--two")])
+    batch = monitor.metrics.list_at_subscription_scope(
+        region="westeurope",
+        metricnamespace="Microsoft.App/containerApps",
+        metricnames="Requests,Replicas",
+        aggregation="Maximum",
+        timespan="PT5M",
+        filter="Microsoft.ResourceId eq '*'",
+    )
+    series = batch.value[1].timeseries
+    same("apps of a region", [at.value for one in series for at in one.metadatavalues], [app])
+    if not any(point.maximum for point in series[0].data):
+        raise SystemExit("a batch knows of no replica")
+    try:
+        monitor.metrics.list(app, metricnames="Nope")
+    except HttpResponseError as error:
+        same("a metric that is not there", error.status_code, 400)
+    else:
+        raise SystemExit("a metric that is not there was answered")
+
+
 def shift(client):
     for one, two in [(90, 10), (50, 50), (0, 100)]:
         client.container_apps.begin_update(GROUP, "api", traffic(one=one, two=two)).result()
@@ -140,7 +209,7 @@ def shift(client):
             revision.name: revision.properties.traffic_weight
             for revision in client.container_apps_revisions.list_revisions(GROUP, "api")
         }
-        same("weights", weights, {"api--one": one, "api--two": two})
+        same("weights", weights, {"api--one": one, "api--two": two, "api--three": 0})
     try:
         client.container_apps.begin_update(GROUP, "api", traffic(one=50, two=49)).result()
     except HttpResponseError as error:
@@ -182,19 +251,23 @@ def delete(client):
 
 def main():
     endpoint, root = sys.argv[1:]
+    credential = Credential(sys.stdin.readline().strip())
     client = ContainerAppsAPIClient(
-        Credential(sys.stdin.readline().strip()),
+        credential,
         SUBSCRIPTION,
         base_url=endpoint,
         connection_verify=root,
         polling_interval=LOOK_SECONDS,
     )
+    monitor = MonitorManagementClient(credential, SUBSCRIPTION, base_url=endpoint, connection_verify=root)
     print(f"{ContainerAppsAPIClient.__module__} against {endpoint}")
     make_group(client, endpoint)
     environment = make_environment(client)
     create(client, environment)
     update(client)
     look_at_replicas(client)
+    scale(client)
+    measure(monitor)
     shift(client)
     switch(client)
     stop_and_start(client)

@@ -1,5 +1,5 @@
-//! `azure-mgmt-appcontainers` from PyPI judges the Resource Manager stand-in: over HTTPS, with its
-//! own pollers and its own models.
+//! `azure-mgmt-appcontainers` and, for the metrics, `azure-mgmt-monitor` from PyPI judge the Resource
+//! Manager stand-in: over HTTPS, with their own pollers and their own models.
 
 use std::{process::Stdio, time::Duration};
 
@@ -13,9 +13,13 @@ use tokio::{io::AsyncWriteExt, net::TcpListener, process::Command, runtime::Runt
 
 use crate::python;
 
-/// What is installed: the client, and the two packages that its requests and pollers come from.
-const PACKAGES: [&str; 3] =
-    ["azure-mgmt-appcontainers==5.1.0", "azure-mgmt-core==1.6.0", "azure-core==1.41.0"];
+/// What is installed: the clients, and the two packages that their requests and pollers come from.
+const PACKAGES: [&str; 4] = [
+    "azure-mgmt-appcontainers==5.1.0",
+    "azure-mgmt-monitor==7.0.0",
+    "azure-mgmt-core==1.6.0",
+    "azure-core==1.41.0",
+];
 /// How long the judge may take.
 const JUDGE_TIMEOUT: Duration = Duration::from_secs(180);
 

@@ -106,5 +106,6 @@ async fn a_deploy_of_a_person_is_not_held_and_takes_the_place_of_what_waits() {
     platform.run(&deploy("deploy-2", "1.4.2")).await;
     assert!(platform.clock.now().duration_since(from) < SignedDuration::from_mins(5));
     let serving = platform.compute.serving("reservations-api").unwrap();
-    assert!(serving.image.ends_with(":1.4.2") && serving.secrets.len() == 1);
+    let image = platform.registry.named(&serving.image);
+    assert!(image.ends_with(":1.4.2") && serving.secrets.len() == 1);
 }

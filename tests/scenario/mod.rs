@@ -3,11 +3,16 @@
 mod bad_input;
 mod command_posts;
 mod configurations;
+mod decommission;
+mod digests;
+mod health;
 mod hold_requests;
 pub mod holds;
+mod inventory;
 mod looking;
 mod operators;
 mod provisioning;
+mod quarantine;
 mod rollbacks;
 mod secrets;
 mod story;

@@ -37,7 +37,7 @@ async fn what_is_in_quarantine_is_refused_with_the_way_to_lift_it() {
     assert_eq!(refused["reasonCode"], "Quarantined");
     expect!["acr.azurecr.io/reservations-api:1.5.0 is in quarantine here since 2026-03-02T10:15:13Z, when its health gate kept `dep-ff46effc` out: 2 failures, 1 allowed; in the last sample it answered 500. Deploy another version, or lift it: runtimectl lift dep-ff46effc --reason WHY."].assert_eq(refused["detail"].as_str().unwrap());
     let listed = platform.get("Quarantine", None).await;
-    expect![[r#"200 {"items":[{"deploymentId":"dep-ff46effc","environmentId":"env-cc58147b","moduleId":"module-reservations-api","image":"acr.azurecr.io/reservations-api:1.5.0","by":"its health gate","since":"2026-03-02T10:15:13Z","reason":"2 failures, 1 allowed; in the last sample it answered 500"}],"next":null}"#]].assert_eq(&format!("{} {}", listed.status, listed.body));
+    expect![[r#"200 {"items":[{"deploymentId":"dep-ff46effc","environmentId":"env-cc58147b","moduleId":"module-reservations-api","kind":"Image","image":"acr.azurecr.io/reservations-api:1.5.0","imageDigest":"sha256:87d9cecce99ca6026b8e297174d51744713f0da367421980190858a51c152090","configurationVersion":null,"secretVersions":null,"by":"its health gate","since":"2026-03-02T10:15:13Z","reason":"2 failures, 1 allowed; in the last sample it answered 500"}],"next":null}"#]].assert_eq(&format!("{} {}", listed.status, listed.body));
 }
 
 #[tokio::test]
@@ -45,7 +45,7 @@ async fn an_operator_lifts_a_quarantine_once_and_the_image_may_come_again() {
     let (mut platform, id) = kept_out().await;
     let why = json!({ "reason": "the database was down, not the release" });
     let lifted = platform.post("LiftQuarantine", Some(&id), why.clone(), Some("key-1")).await;
-    expect![[r#"200 {"deploymentId":"dep-ff46effc","environmentId":"env-cc58147b","moduleId":"module-reservations-api","image":"acr.azurecr.io/reservations-api:1.5.0","liftedBy":"olga","reason":"the database was down, not the release","detail":"acr.azurecr.io/reservations-api:1.5.0 may be deployed again to `env-cc58147b`."}"#]].assert_eq(&format!("{} {}", lifted.status, lifted.body));
+    expect![[r#"200 {"deploymentId":"dep-ff46effc","environmentId":"env-cc58147b","moduleId":"module-reservations-api","image":"acr.azurecr.io/reservations-api:1.5.0","liftedBy":"olga","reason":"the database was down, not the release","detail":"What `dep-ff46effc` brought to `env-cc58147b` may be deployed again."}"#]].assert_eq(&format!("{} {}", lifted.status, lifted.body));
     let again = platform.post("LiftQuarantine", Some(&id), why.clone(), Some("key-1")).await;
     assert_eq!(again, lifted);
     let other =

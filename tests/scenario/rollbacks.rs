@@ -72,7 +72,7 @@ async fn a_slow_start_passes_within_its_deadline_and_times_out_after_it() {
         let mut platform = serving().await;
         platform.compute.image(&format!("{IMAGE}:1.5.0"), Behaviour::Slow(start));
         platform.run(&deploy("deploy-2", "1.5.0")).await;
-        let event = platform.events().pop().unwrap();
+        let event = platform.last_event();
         assert_eq!(event.envelope.payload["healthGate"], gate, "{}", platform.transcript());
         // Not to be ready in time is no proof against the image: it may be deployed again.
         assert!(

@@ -49,6 +49,7 @@ async fn a_first_deployment_has_nothing_before_it() {
         10:15:05 RuntimeDeploymentRequested dep-9c2595bb reservations-api:1.4.1 over null <- deploy-1
         10:15:05 ~ stage reservations-api--d9c2595bb acr.azurecr.io/reservations-api:1.4.1
         10:15:09 RuntimeDeploymentCompleted dep-9c2595bb reservations-api:1.4.1 over null, gate Passed <- RuntimeDeploymentRequested
+        10:15:09 RuntimeInventoryUpdated svc-b0deb1bf Added Running reservations-api:1.4.1 x1 <- RuntimeDeploymentCompleted
     "#]].assert_eq(&platform.transcript_since(place));
 }
 
@@ -66,6 +67,7 @@ async fn a_second_deployment_takes_the_traffic_in_steps() {
         10:15:19 ~ shift reservations-api to reservations-api--dff46effc=100
         10:15:22 ~ deactivate reservations-api--d9c2595bb
         10:15:22 RuntimeDeploymentCompleted dep-ff46effc reservations-api:1.4.2 over reservations-api:1.4.1, gate Passed <- RuntimeDeploymentRequested
+        10:15:22 RuntimeInventoryUpdated svc-b0deb1bf Changed Running reservations-api:1.4.2 x1 <- RuntimeDeploymentCompleted
     "#]].assert_eq(&platform.transcript_since(place));
 }
 

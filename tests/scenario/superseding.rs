@@ -38,6 +38,7 @@ async fn before_traffic_shifts_the_newer_supersedes_the_older() {
         10:15:20 ~ shift reservations-api to reservations-api--d5758d5fb=100
         10:15:23 ~ deactivate reservations-api--d9c2595bb
         10:15:23 RuntimeDeploymentCompleted dep-5758d5fb reservations-api:1.4.3 over reservations-api:1.4.1, gate Passed <- RuntimeDeploymentRequested
+        10:15:23 RuntimeInventoryUpdated svc-b0deb1bf Changed Running reservations-api:1.4.3 x1 <- RuntimeDeploymentCompleted
     "#]].assert_eq(&platform.transcript_since(place));
     assert_eq!(platform.deployments(), ["1.4.1 Completed", "1.4.2 RolledBack", "1.4.3 Completed"]);
     assert_eq!(platform.outcome("deploy-2").await, ("Failed".into(), "RuntimeDeploymentRolledBack".into()));
@@ -63,11 +64,13 @@ async fn once_traffic_shifts_the_newer_waits_and_then_runs() {
         10:15:22 ~ deactivate reservations-api--d9c2595bb
         10:15:22 RuntimeDeploymentCompleted dep-ff46effc reservations-api:1.4.2 over reservations-api:1.4.1, gate Passed <- RuntimeDeploymentRequested
         10:15:22 ~ stage reservations-api--d5758d5fb acr.azurecr.io/reservations-api:1.4.3
+        10:15:22 RuntimeInventoryUpdated svc-b0deb1bf Changed Running reservations-api:1.4.2 x1 <- RuntimeDeploymentCompleted
         10:15:26 ~ shift reservations-api to reservations-api--d5758d5fb=10 reservations-api--dff46effc=90
         10:15:29 ~ shift reservations-api to reservations-api--d5758d5fb=50 reservations-api--dff46effc=50
         10:15:32 ~ shift reservations-api to reservations-api--d5758d5fb=100
         10:15:35 ~ deactivate reservations-api--dff46effc
         10:15:35 RuntimeDeploymentCompleted dep-5758d5fb reservations-api:1.4.3 over reservations-api:1.4.2, gate Passed <- RuntimeDeploymentRequested
+        10:15:35 RuntimeInventoryUpdated svc-b0deb1bf Changed Running reservations-api:1.4.3 x1 <- RuntimeDeploymentCompleted
     "#]].assert_eq(&platform.transcript_since(place));
     assert_eq!(platform.deployments(), ["1.4.1 Completed", "1.4.2 Completed", "1.4.3 Completed"]);
 }
@@ -89,18 +92,20 @@ async fn what_waits_is_replaced_by_what_is_newer_still() {
         10:15:13 > Deploy deploy-3
         10:15:13 RuntimeDeploymentRequested dep-5758d5fb reservations-api:1.4.3 over reservations-api:1.4.1 <- deploy-3
         10:15:13 > Deploy deploy-4
-        10:15:13 RuntimeCommandFailed deploy-3 Rejected Superseded: `dep-5758d5fb` waited for its turn and was replaced by the newer `dep-e622154b`; nothing of it was rolled out. <- deploy-4
         10:15:13 RuntimeDeploymentRequested dep-e622154b reservations-api:1.4.4 over reservations-api:1.4.1 <- deploy-4
+        10:15:13 RuntimeCommandFailed deploy-3 Rejected Superseded: `dep-5758d5fb` waited for its turn and was replaced by the newer `dep-e622154b`; nothing of it was rolled out. <- deploy-4
         10:15:16 ~ shift reservations-api to reservations-api--d9c2595bb=50 reservations-api--dff46effc=50
         10:15:19 ~ shift reservations-api to reservations-api--dff46effc=100
         10:15:22 ~ deactivate reservations-api--d9c2595bb
         10:15:22 RuntimeDeploymentCompleted dep-ff46effc reservations-api:1.4.2 over reservations-api:1.4.1, gate Passed <- RuntimeDeploymentRequested
         10:15:22 ~ stage reservations-api--de622154b acr.azurecr.io/reservations-api:1.4.4
+        10:15:22 RuntimeInventoryUpdated svc-b0deb1bf Changed Running reservations-api:1.4.2 x1 <- RuntimeDeploymentCompleted
         10:15:26 ~ shift reservations-api to reservations-api--de622154b=10 reservations-api--dff46effc=90
         10:15:29 ~ shift reservations-api to reservations-api--de622154b=50 reservations-api--dff46effc=50
         10:15:32 ~ shift reservations-api to reservations-api--de622154b=100
         10:15:35 ~ deactivate reservations-api--dff46effc
         10:15:35 RuntimeDeploymentCompleted dep-e622154b reservations-api:1.4.4 over reservations-api:1.4.2, gate Passed <- RuntimeDeploymentRequested
+        10:15:35 RuntimeInventoryUpdated svc-b0deb1bf Changed Running reservations-api:1.4.4 x1 <- RuntimeDeploymentCompleted
     "#]].assert_eq(&platform.transcript_since(place));
     assert_eq!(platform.outcome("deploy-3").await, ("Failed".into(), "RuntimeCommandFailed".into()));
     assert_eq!(platform.traffic(), ["1.4.4=100"]);
@@ -125,6 +130,7 @@ async fn a_first_deployment_that_is_superseded_leaves_nothing_behind() {
         10:15:06 ~ stage reservations-api--dff46effc acr.azurecr.io/reservations-api:1.4.2
         10:15:10 ~ shift reservations-api to reservations-api--dff46effc=100
         10:15:11 RuntimeDeploymentCompleted dep-ff46effc reservations-api:1.4.2 over null, gate Passed <- RuntimeDeploymentRequested
+        10:15:11 RuntimeInventoryUpdated svc-b0deb1bf Added Running reservations-api:1.4.2 x1 <- RuntimeDeploymentCompleted
     "#]].assert_eq(&platform.transcript_since(place));
     assert_eq!(platform.traffic(), ["1.4.2=100"]);
 }

@@ -89,6 +89,7 @@ async fn a_bound_tenant_deploys_beside_the_owner_and_neither_meets_the_other() {
         10:15:09 RuntimeDeploymentRequested dep-cd9460fd reservations-api:2.0.0 over null <- deploy-2
         10:15:09 ~ stage t07433385-reservations-api--dcd9460fd acr.azurecr.io/reservations-api:2.0.0
         10:15:13 RuntimeDeploymentCompleted dep-cd9460fd reservations-api:2.0.0 over null, gate Passed <- RuntimeDeploymentRequested
+        10:15:13 RuntimeInventoryUpdated svc-21b0908e Added Running reservations-api:2.0.0 x1 <- RuntimeDeploymentCompleted
         10:15:13 > Deploy deploy-3
         10:15:13 RuntimeDeploymentRequested dep-7fda3a51 reservations-api:2.0.1 over reservations-api:2.0.0 <- deploy-3
         10:15:13 ~ stage t07433385-reservations-api--d7fda3a51 acr.azurecr.io/reservations-api:2.0.1
@@ -97,6 +98,7 @@ async fn a_bound_tenant_deploys_beside_the_owner_and_neither_meets_the_other() {
         10:15:23 ~ shift t07433385-reservations-api to t07433385-reservations-api--d7fda3a51=100
         10:15:26 ~ deactivate t07433385-reservations-api--dcd9460fd
         10:15:26 RuntimeDeploymentCompleted dep-7fda3a51 reservations-api:2.0.1 over reservations-api:2.0.0, gate Passed <- RuntimeDeploymentRequested
+        10:15:26 RuntimeInventoryUpdated svc-21b0908e Changed Running reservations-api:2.0.1 x1 <- RuntimeDeploymentCompleted
         10:15:26 > RollbackDeployment rollback-1
         10:15:26 ~ activate t07433385-reservations-api--dcd9460fd
         10:15:27 ~ shift t07433385-reservations-api to t07433385-reservations-api--dcd9460fd=100
@@ -110,7 +112,7 @@ async fn a_bound_tenant_deploys_beside_the_owner_and_neither_meets_the_other() {
     assert_eq!(platform.traffic(), ["1.4.1=100", "2.0.0=100"]);
     // What the bound tenant did is told to it, and stored with it.
     let tenants: Vec<_> =
-        platform.events().iter().skip(3).map(|event| event.envelope.tenant_id.to_string()).collect();
+        platform.events().iter().skip(4).map(|event| event.envelope.tenant_id.to_string()).collect();
     assert!(tenants[1..].iter().all(|tenant| tenant == ACME) && tenants[0] == TENANT, "{tenants:?}");
     let stored = platform.documents();
     let deployments = stored.iter().filter(|stored| stored.document.kind == "deployment");

@@ -33,6 +33,7 @@ async fn a_command_waits_for_a_store_that_is_away_for_a_minute() {
         10:17:05 ~ shift reservations-api to reservations-api--dff46effc=100
         10:17:08 ~ deactivate reservations-api--d9c2595bb
         10:17:08 RuntimeDeploymentCompleted dep-ff46effc reservations-api:1.4.2 over reservations-api:1.4.1, gate Passed <- RuntimeDeploymentRequested
+        10:17:08 RuntimeInventoryUpdated svc-b0deb1bf Changed Running reservations-api:1.4.2 x1 <- RuntimeDeploymentCompleted
     "#]].assert_eq(&platform.transcript_since(place));
 }
 

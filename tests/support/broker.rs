@@ -43,6 +43,8 @@ struct State {
     remembered: BTreeMap<(String, String), Timestamp>,
     /// Counts the messages.
     count: u64,
+    /// What comes here is lost, as it never is but must be survived.
+    lost: Option<String>,
 }
 
 /// A message of a queue.
@@ -122,6 +124,11 @@ impl Broker {
         state.waiting.push(Held { number, deliveries: held.deliveries + 1, ..held.clone() });
     }
 
+    /// Loses every message that comes to a queue or subscription from now on.
+    pub fn lose(&self, entity: &str) {
+        self.state().lost = Some(entity.to_owned());
+    }
+
     /// What was published to topics since the last call, in order.
     pub fn take_published(&self) -> Vec<Outgoing> {
         std::mem::take(&mut self.state().published)
@@ -161,6 +168,9 @@ impl Broker {
         state.remembered.insert(name, now);
         if topic {
             for entity in subscribers(&message) {
+                if state.lost.as_ref() == Some(&entity) {
+                    continue;
+                }
                 state.count += 1;
                 let message = Outgoing { entity, ..message.clone() };
                 let held =

@@ -2,6 +2,7 @@
 //!
 //! All of them are deterministic: the same calls at the same times get the same answers.
 
+pub mod asking;
 pub mod broker;
 pub mod builders;
 pub mod fakes;

@@ -11,7 +11,8 @@ use runtime_platform::{
     outcome::Fault,
     ports::{
         compute::{Compute, Observed, RevisionSpec, Step, WorkloadRef},
-        infrastructure::{Advance, Infrastructure, PlannedChange, Progress, Resource},
+        infrastructure::{Advance, Infrastructure, PlannedChange, Progress, Removal, Removing, Resource},
+        registry::{ImageReference, Registry},
     },
 };
 use serde_json::Value;
@@ -110,6 +111,11 @@ impl<P: Compute> Compute for Refusing<P> {
         self.inner.deactivate(workload, revision).await
     }
 
+    async fn remove(&self, workload: &WorkloadRef) -> Result<Step, Fault> {
+        self.script.meets("remove")?;
+        self.inner.remove(workload).await
+    }
+
     fn revision_name(&self, workload: &WorkloadRef, suffix: &str) -> String {
         self.inner.revision_name(workload, suffix)
     }
@@ -130,5 +136,18 @@ impl<P: Infrastructure> Infrastructure for Refusing<P> {
     ) -> Result<Advance, Fault> {
         self.script.meets("advance")?;
         self.inner.advance(desired, plan, progress).await
+    }
+
+    async fn remove(&self, desired: &[Resource], removal: Removal) -> Result<Removing, Fault> {
+        self.script.meets("removeResources")?;
+        self.inner.remove(desired, removal).await
+    }
+}
+
+#[async_trait]
+impl<P: Registry> Registry for Refusing<P> {
+    async fn resolve(&self, image: &ImageReference) -> Result<String, Fault> {
+        self.script.meets("resolve")?;
+        self.inner.resolve(image).await
     }
 }

@@ -17,7 +17,6 @@ use runtime_platform::{
     admin::dead_letters::DeadLetter,
     functions::{self, Function, Run},
     holds::Hold,
-    invocation::{HttpAnswer, HttpRequest},
     ledger::{EVENT, InboxEntry, Ledger, MESSAGE, OutboxEvent, OutboxMessage, State, read_state},
     local::store::SqliteStore,
     masstransit::WireFormat,
@@ -31,8 +30,13 @@ use runtime_platform::{
     services::{
         deployment_service::{GateRecord, RuntimeDeployment, Slot},
         runtime_configuration_service::{ConfigurationVersion, RuntimeConfiguration, WorkloadConfiguration},
-        runtime_environment_service::{RuntimeEnvironment, state::Plan},
+        runtime_environment_service::{
+            RuntimeEnvironment,
+            state::{Decommission, Plan},
+        },
+        runtime_health_service::HealthCheckResult,
         secret_binding_service::SecretBinding,
+        service_catalog_runtime_service::{CatalogueEntry, PastService, RuntimeService},
         tenant_runtime_isolation_service::RuntimeTenantBinding,
     },
     sweeps::SweepReport,
@@ -41,8 +45,11 @@ use serde_json::Value;
 
 use super::{
     broker::{self, Broker, Held},
-    builders::{Order, PROJECT, TENANT},
-    fakes::{compute::FakeCompute, infrastructure::FakeInfrastructure, probe::FakeProbe, vault::FakeVault},
+    builders::Order,
+    fakes::{
+        compute::FakeCompute, infrastructure::FakeInfrastructure, probe::FakeProbe, registry::FakeRegistry,
+        vault::FakeVault,
+    },
     faulty::{FaultyBus, FaultyStore, Trouble},
     fixed_clock::FixedClock,
     memory_store::MemoryStore,
@@ -78,15 +85,17 @@ pub struct TestPlatform {
     pub compute: FakeCompute,
     pub infrastructure: FakeInfrastructure,
     pub vault: FakeVault,
+    pub probe: FakeProbe,
+    pub registry: FakeRegistry,
     /// Bad answers of compute and infrastructure.
     pub script: Script,
     pub platform: Platform,
     /// None where the store is a file, which is not looked through at the end.
     memory: Option<MemoryStore>,
-    functions: Vec<Function>,
+    pub(super) functions: Vec<Function>,
     story: Vec<Line>,
     /// Ids of the commands that were sent.
-    commands: BTreeSet<String>,
+    pub(super) commands: BTreeSet<String>,
     told: (usize, usize),
     /// Deliveries and timers so far.
     happenings: usize,
@@ -122,10 +131,12 @@ impl TestPlatform {
         let (trouble, script) = (Trouble::default(), Script::default());
         let store = FaultyStore::new(store, trouble.clone());
         let broker = Broker::new(clock.clone());
-        let compute = FakeCompute::new(clock.clone(), trouble.clone());
+        let registry = FakeRegistry::new(trouble.clone());
+        let compute = FakeCompute::new(clock.clone(), trouble.clone()).over(registry.clone());
         compute.finish_after(1);
         let infrastructure = FakeInfrastructure::new(trouble.clone());
         let vault = FakeVault::new(clock.clone(), trouble.clone());
+        let probe = FakeProbe::new(clock.clone(), compute.clone(), Trouble::default());
         let platform = Platform {
             ledger: Ledger::new(Arc::new(store.clone())),
             bus: Arc::new(FaultyBus::new(Arc::new(broker.clone()), trouble.clone())),
@@ -133,8 +144,9 @@ impl TestPlatform {
             infrastructure: Arc::new(Refusing { inner: infrastructure.clone(), script: script.clone() }),
             compute: Arc::new(Refusing { inner: compute.clone(), script: script.clone() }),
             // Not to be reached is an answer of the workload, not a fault of ours: probes are not troubled.
-            probe: Arc::new(FakeProbe::new(clock.clone(), compute.clone(), Trouble::default())),
+            probe: Arc::new(probe.clone()),
             vault: Arc::new(vault.clone()),
+            registry: Arc::new(Refusing { inner: registry.clone(), script: script.clone() }),
             wire_format: WireFormat::MassTransit,
             namespace: "test.servicebus.windows.net".into(),
             subscription_id: "00000000-0000-0000-0000-00000000c105".into(),
@@ -150,6 +162,8 @@ impl TestPlatform {
             compute,
             infrastructure,
             vault,
+            probe,
+            registry,
             script,
             platform,
             memory,
@@ -336,9 +350,16 @@ impl TestPlatform {
         self.events().iter().map(|event| event.event_type().to_owned()).collect()
     }
 
+    /// The last event that is more than the inventory's word on another.
+    pub fn last_event(&self) -> PublishedEvent {
+        let mut events = self.events();
+        events.retain(|event| event.event_type() != "RuntimeInventoryUpdated");
+        events.pop().expect("something happened")
+    }
+
     /// The last event, which must be of this type; its payload.
     pub fn last(&self, event_type: &str) -> Value {
-        let event = self.events().pop().expect("something happened");
+        let event = self.last_event();
         assert_eq!(event.event_type(), event_type, "{}", self.transcript());
         event.envelope.payload
     }
@@ -370,82 +391,10 @@ impl TestPlatform {
         let world = self.compute.world();
         let revisions = world.values().flat_map(|observed| observed.revisions.values());
         let told = revisions.filter(|revision| revision.traffic > 0).map(|revision| {
-            format!("{}={}", revision.image.rsplit(':').next().unwrap_or_default(), revision.traffic)
+            let image = self.registry.named(&revision.image);
+            format!("{}={}", image.rsplit(':').next().unwrap_or_default(), revision.traffic)
         });
         told.collect()
-    }
-
-    /// Calls an HTTP function for the tenant of the builders.
-    pub async fn get(&self, name: &str, id: Option<&str>) -> HttpAnswer {
-        let function =
-            self.functions.iter().find(|function| function.name == name).expect("there is such a function");
-        let Run::Http(run) = function.run else { panic!("{name} takes no requests") };
-        let params = id.map(|id| ("id".to_owned(), id.to_owned())).into_iter().collect();
-        let headers = BTreeMap::from([("x-cs-tenant-id".to_owned(), TENANT.to_owned())]);
-        run(
-            self.platform.clone(),
-            HttpRequest { method: "GET".into(), headers, params, ..HttpRequest::default() },
-        )
-        .await
-    }
-
-    /// Calls an HTTP function with query parameters, in the name of a tenant.
-    pub async fn ask(&self, name: &str, tenant: &str, query: &[(&str, &str)]) -> HttpAnswer {
-        let function =
-            self.functions.iter().find(|function| function.name == name).expect("there is such a function");
-        let Run::Http(run) = function.run else { panic!("{name} takes no requests") };
-        let headers = BTreeMap::from([("x-cs-tenant-id".to_owned(), tenant.to_owned())]);
-        let query = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        run(
-            self.platform.clone(),
-            HttpRequest { method: "GET".into(), headers, query, ..HttpRequest::default() },
-        )
-        .await
-    }
-
-    /// Posts to an HTTP function for the tenant of the builders, in the name of the key `olga`.
-    pub async fn post(
-        &self,
-        name: &str,
-        id: Option<&str>,
-        body: Value,
-        idempotency_key: Option<&str>,
-    ) -> HttpAnswer {
-        let function =
-            self.functions.iter().find(|function| function.name == name).expect("there is such a function");
-        let Run::Http(run) = function.run else { panic!("{name} takes no requests") };
-        let params = id.map(|id| ("id".to_owned(), id.to_owned())).into_iter().collect();
-        let mut headers = BTreeMap::from([("x-cs-tenant-id".to_owned(), TENANT.to_owned())]);
-        headers.insert("x-cs-project-id".to_owned(), PROJECT.to_owned());
-        if let Some(key) = idempotency_key {
-            headers.insert("idempotency-key".to_owned(), key.to_owned());
-        }
-        let request = HttpRequest {
-            method: "POST".into(),
-            headers,
-            params,
-            body: Some(body.to_string()),
-            key_name: Some("olga".into()),
-            ..HttpRequest::default()
-        };
-        run(self.platform.clone(), request).await
-    }
-
-    /// Posts a command to its HTTP function, as [`TestPlatform::post`].
-    pub async fn post_command(&mut self, name: &str, id: Option<&str>, body: Value, key: &str) -> HttpAnswer {
-        let answer = self.post(name, id, body, Some(key)).await;
-        if let Some(id) = answer.body["eventId"].as_str() {
-            self.commands.insert(id.to_owned());
-        }
-        answer
-    }
-
-    /// Calls an HTTP function with a request of any kind.
-    pub async fn request(&self, name: &str, request: HttpRequest) -> HttpAnswer {
-        let function =
-            self.functions.iter().find(|function| function.name == name).expect("there is such a function");
-        let Run::Http(run) = function.run else { panic!("{name} takes no requests") };
-        run(self.platform.clone(), request).await
     }
 
     /// What became of a command: its status, and the type of the event that ended it.
@@ -563,6 +512,7 @@ fn read<S: State>(stored: Stored) -> Result<S, String> {
 fn readable(stored: Stored) -> Result<(), String> {
     match stored.document.kind.as_str() {
         RuntimeEnvironment::KIND => read::<RuntimeEnvironment>(stored).map(drop),
+        Decommission::KIND => read::<Decommission>(stored).map(drop),
         Plan::KIND => read::<Plan>(stored).map(drop),
         Operation::KIND => read::<Operation>(stored).map(drop),
         RuntimeDeployment::KIND => read::<RuntimeDeployment>(stored).map(drop),
@@ -574,6 +524,10 @@ fn readable(stored: Stored) -> Result<(), String> {
         SecretBinding::KIND => read::<SecretBinding>(stored).map(drop),
         Hold::KIND => read::<Hold>(stored).map(drop),
         SweepReport::KIND => read::<SweepReport>(stored).map(drop),
+        HealthCheckResult::KIND => read::<HealthCheckResult>(stored).map(drop),
+        RuntimeService::KIND => read::<RuntimeService>(stored).map(drop),
+        PastService::KIND => read::<PastService>(stored).map(drop),
+        CatalogueEntry::KIND => read::<CatalogueEntry>(stored).map(drop),
         GateRecord::KIND => read::<GateRecord>(stored).map(drop),
         InboxEntry::KIND => read::<InboxEntry>(stored).map(drop),
         DeadLetter::KIND => read::<DeadLetter>(stored).map(drop),

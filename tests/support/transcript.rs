@@ -14,6 +14,7 @@ pub struct PublishedEvent {
     /// The aggregate, as the session id tells it.
     pub aggregate: String,
     pub sequence: u64,
+    pub properties: BTreeMap<String, String>,
     pub envelope: Envelope,
 }
 
@@ -26,6 +27,7 @@ impl PublishedEvent {
             topic: message.entity.clone(),
             aggregate: message.session_id.clone().expect("an event has a session"),
             sequence: message.properties["cs-sequence"].parse().expect("a sequence is a number"),
+            properties: message.properties.clone(),
             envelope: serde_json::from_value(envelope).expect("an event is in the canonical envelope"),
         }
     }
@@ -119,6 +121,17 @@ fn in_short(payload: &Value, event_type: &str) -> String {
             text("reason"),
             text("healthGate")
         ),
+        "RuntimeInventoryUpdated" => format!(
+            "{} {} {} {} x{}",
+            text("serviceId"),
+            text("change"),
+            text("status"),
+            text("image"),
+            text("replicas")
+        ),
+        "HealthCheckCompleted" => {
+            format!("{} {} after {}", text("serviceId"), text("status"), text("previousStatus"))
+        }
         "ConfigurationPublished" => {
             format!(
                 "version {} for {} workloads",
@@ -126,6 +139,7 @@ fn in_short(payload: &Value, event_type: &str) -> String {
                 payload["serviceIds"].as_array().map_or(0, Vec::len)
             )
         }
+        "RuntimeEnvironmentDecommissioned" => text("environmentId"),
         "ConfigurationSynced" => format!("version {} at {}", text("version"), text("serviceId")),
         "SecretBound" => format!("{} {} {}", text("secretBindingId"), text("secretName"), text("version")),
         "RuntimeCommandFailed" => format!(

@@ -193,6 +193,12 @@ impl Compute for ContainerApps {
         self.act(&id, revision, "deactivate").await
     }
 
+    async fn remove(&self, workload: &WorkloadRef) -> Result<Step, Fault> {
+        let id = app_id(workload)?;
+        let doing = format!("deleting the app `{}`", workload.name);
+        step_of(self.manager.delete(&id, API_VERSION).await?, doing)
+    }
+
     fn revision_name(&self, workload: &WorkloadRef, suffix: &str) -> String {
         format!("{}--{suffix}", workload.name)
     }

@@ -411,6 +411,24 @@ async fn what_serves_is_not_deactivated() {
 }
 
 #[tokio::test]
+async fn an_app_is_deleted_with_its_revisions_and_one_that_is_gone_is_done() {
+    let at = "deleting takes its time";
+    let script = vec![
+        (202, vec![("location", "/subscriptions/s/operations/1".to_owned())], Value::Null),
+        (202, vec![("location", "/subscriptions/s/operations/1".to_owned())], Value::Null),
+        (200, vec![], Value::Null),
+        (404, vec![], json!({ "error": { "code": "ResourceNotFound", "message": "It is gone." } })),
+    ];
+    let server = Server::scripted(AUDIENCE, script).await;
+    let apps = ContainerApps::new(server.resource_manager());
+    let Step::Pending { token, .. } = apps.remove(&workload()).await.unwrap() else { panic!("{at}") };
+    let Step::Pending { token, .. } = apps.resume(&token).await.unwrap() else { panic!("{at}") };
+    assert_eq!(apps.resume(&token).await.unwrap(), Step::Done);
+    assert_eq!(apps.remove(&workload()).await.unwrap(), Step::Done);
+    assert_eq!(server.lines()[0], format!("DELETE {APP}?api-version={API_VERSION}"));
+}
+
+#[tokio::test]
 async fn another_targets_workload_and_a_foreign_token_are_refused() {
     let server = server(Value::Null, vec![]).await;
     let apps = apps(&server);

@@ -5,13 +5,16 @@
 //! is in place is in Azure. A step that died after its PUT is taken again, finds the resource as it
 //! should be, and writes nothing.
 //!
-//! Deliberately absent: deleting, and replacing what cannot be changed in place.
+//! Removing goes the other way round (`remove.rs`), by DELETE.
+//!
+//! Deliberately absent: replacing what cannot be changed in place.
 
 mod apply;
 mod compare;
 mod order;
 mod plan;
 mod references;
+mod remove;
 #[cfg(all(test, feature = "local"))]
 mod stand_in;
 #[cfg(test)]
@@ -27,7 +30,7 @@ use crate::{
     outcome::Fault,
     ports::{
         clock::Clock,
-        infrastructure::{Advance, Infrastructure, PlannedChange, Progress, Resource},
+        infrastructure::{Advance, Infrastructure, PlannedChange, Progress, Removal, Removing, Resource},
     },
 };
 
@@ -49,6 +52,12 @@ pub trait Arm: Send + Sync {
     /// Writes a resource; does not wait for what Azure does in its own time.
     async fn put(&self, id: &str, api_version: &str, body: &Value) -> Result<Reply, Fault>;
 
+    /// Deletes a resource, and does not wait either; nothing there is done.
+    async fn delete(&self, id: &str, api_version: &str) -> Result<Reply, Fault>;
+
+    /// What a collection has.
+    async fn list(&self, path: &str, api_version: &str) -> Result<Vec<Value>, Fault>;
+
     /// Looks once at a write that was not finished.
     async fn look(&self, operation: &LongRunning) -> Result<Reply, Fault>;
 }
@@ -61,6 +70,14 @@ impl Arm for ResourceManager {
 
     async fn put(&self, id: &str, api_version: &str, body: &Value) -> Result<Reply, Fault> {
         Self::put(self, id, api_version, body).await
+    }
+
+    async fn delete(&self, id: &str, api_version: &str) -> Result<Reply, Fault> {
+        Self::delete(self, id, api_version).await
+    }
+
+    async fn list(&self, path: &str, api_version: &str) -> Result<Vec<Value>, Fault> {
+        Self::list(self, path, api_version).await
     }
 
     async fn look(&self, operation: &LongRunning) -> Result<Reply, Fault> {
@@ -101,6 +118,10 @@ impl Infrastructure for Direct {
         progress: Progress,
     ) -> Result<Advance, Fault> {
         apply::advance(self, desired, plan, progress).await
+    }
+
+    async fn remove(&self, desired: &[Resource], removal: Removal) -> Result<Removing, Fault> {
+        remove::remove(self, desired, removal).await
     }
 }
 

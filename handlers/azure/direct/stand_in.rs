@@ -17,7 +17,9 @@ use crate::{
         certificates::Authority,
         https,
     },
-    ports::infrastructure::{Advance, Change, Infrastructure, PlannedChange, Progress, Resource},
+    ports::infrastructure::{
+        Advance, Change, Infrastructure, PlannedChange, Progress, Removal, Removing, Resource,
+    },
     services::runtime_environment_service::resources::{
         EnvironmentSpec, IsolationModel, Stage, TargetKind, resources,
     },
@@ -88,6 +90,21 @@ impl Bench {
         panic!("no end after {LOOKS_MAX} looks");
     }
 
+    async fn remove(&self, desired: &[Resource]) -> Removal {
+        let mut removal = Removal::default();
+        for _ in 0..LOOKS_MAX {
+            match self.engine.remove(desired, removal).await.unwrap() {
+                Removing::Running { removal: next, again_in } => {
+                    removal = next;
+                    self.clock.pass(again_in);
+                    tokio::time::sleep(LOOK_PAUSE).await;
+                }
+                Removing::Done { removal } => return removal,
+            }
+        }
+        panic!("no end after {LOOKS_MAX} looks");
+    }
+
     async fn plan(&self, desired: &[Resource]) -> Vec<(String, Change)> {
         let plan = self.engine.plan(desired).await.unwrap();
         plan.into_iter().map(|planned| (planned.key, planned.change)).collect()
@@ -148,4 +165,28 @@ async fn what_somebody_changed_is_put_right_and_nothing_else() {
     let vault = bench.manager.get(&vault.id, &vault.api_version).await.unwrap().unwrap();
     assert_eq!(vault["properties"]["enableRbacAuthorization"], true);
     assert_eq!(vault["tags"]["theirs"], "1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_environment_goes_as_it_came_and_takes_nothing_of_others_with_it() {
+    let bench = bench().await;
+    let desired = environment();
+    let plan = bench.engine.plan(&desired).await.unwrap();
+    bench.run(&desired, &plan).await;
+    let group = desired[0].id.clone();
+    let theirs = format!("{group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/theirs");
+    let identity = desired.iter().find(|resource| resource.key == "identity").unwrap();
+    let body = json!({ "location": "westeurope" });
+    bench.manager.put(&theirs, &identity.api_version, &body).await.unwrap();
+
+    let removal = bench.remove(&desired).await;
+    let kept: Vec<_> = removal.kept.iter().map(|(key, kept)| (key.as_str(), kept.must)).collect();
+    assert_eq!((kept, removal.gone.len()), (vec![("group", true)], desired.len() - 1), "{removal:?}");
+    assert!(removal.kept["group"].reason.contains("`theirs`"), "{removal:?}");
+
+    bench.manager.delete(&theirs, &identity.api_version).await.unwrap();
+    let removal = bench.remove(&desired).await;
+    assert_eq!((removal.kept.len(), removal.gone.len()), (0, desired.len()), "{removal:?}");
+    let left = bench.plan(&desired).await;
+    assert!(left.iter().all(|(_, change)| *change == Change::Create), "{left:?}");
 }

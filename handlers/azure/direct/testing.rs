@@ -47,6 +47,8 @@ struct World {
     there: BTreeMap<String, Value>,
     courses: BTreeMap<String, VecDeque<Course>>,
     calls: Vec<String>,
+    /// What a collection has, beside what is told by `there`.
+    listed: Vec<Value>,
     in_flight: usize,
     in_flight_most: usize,
 }
@@ -88,6 +90,17 @@ impl MemoryArm {
                 body["properties"]["provisioningState"] = json!("Succeeded");
             }
         }
+    }
+
+    /// What every collection answers.
+    pub fn lists(&self, items: Vec<Value>) {
+        self.0.lock().unwrap().listed = items;
+    }
+
+    /// The deletions so far, as `DELETE key`.
+    pub fn deletes(&self) -> Vec<String> {
+        let world = self.0.lock().unwrap();
+        world.calls.iter().filter(|call| call.starts_with("DELETE")).cloned().collect()
     }
 
     /// The most writes that were on their way at one time.
@@ -149,12 +162,41 @@ impl Arm for MemoryArm {
         }
     }
 
+    async fn delete(&self, id: &str, _: &str) -> Result<Reply, Fault> {
+        let mut world = self.0.lock().unwrap();
+        let key = key_of(id);
+        world.calls.push(format!("DELETE {key}"));
+        let course = world.courses.get_mut(&key).and_then(VecDeque::pop_front).unwrap_or(Course::Looks(0));
+        match course {
+            Course::Looks(looks) if looks > 0 && world.there.contains_key(&key) => {
+                world.there.remove(&key);
+                Ok(running(&key, i64::from(looks)))
+            }
+            Course::Looks(_) | Course::GivesUp => {
+                world.there.remove(&key);
+                Ok(Reply::Done(Value::Null))
+            }
+            Course::Refuses(fault) => Err(fault),
+            Course::LosesTheAnswer => {
+                world.there.remove(&key);
+                Err(lost())
+            }
+        }
+    }
+
+    async fn list(&self, _: &str, _: &str) -> Result<Vec<Value>, Fault> {
+        Ok(self.0.lock().unwrap().listed.clone())
+    }
+
     async fn look(&self, operation: &LongRunning) -> Result<Reply, Fault> {
         let mut world = self.0.lock().unwrap();
         let key = key_of(operation.resource_id());
         let LongRunning::AsyncOperation { url, .. } = operation else { panic!("{operation:?}") };
         let looks: i64 = url.parse().unwrap();
-        let body = world.there[&key].clone();
+        let Some(body) = world.there.get(&key).cloned() else {
+            // It is going, or gone.
+            return Ok(if looks > 1 { running(&key, looks - 1) } else { Reply::Done(Value::Null) });
+        };
         match looks {
             -1 => {
                 world.in_flight = world.in_flight.saturating_sub(1);

@@ -88,6 +88,10 @@ pub(super) enum Address {
         id: String,
         form: OperationForm,
     },
+    /// Azure Monitor's metrics of a resource, or of a subscription.
+    Metrics {
+        scope: String,
+    },
 }
 
 /// Which of an operation's two addresses is asked.
@@ -112,6 +116,13 @@ pub(super) fn parse(path: &str, acting: bool) -> Result<Address, ArmError> {
         return Err(unknown(path));
     }
     let scope = format!("/subscriptions/{subscription}");
+    if let [before @ .., providers, namespace, last] = words.as_slice()
+        && is(providers, "providers")
+        && is(namespace, "Microsoft.Insights")
+        && is(last, "metrics")
+    {
+        return Ok(Address::Metrics { scope: format!("/{}", before.join("/")) });
+    }
     match rest {
         [] => Ok(Address::Subscription((*subscription).to_owned())),
         [word] if is(word, "resourceGroups") => Ok(Address::Groups { scope }),
@@ -272,6 +283,10 @@ mod tests {
         assert_eq!(
             parse("/subscriptions/s/providers/Microsoft.App/locations/weu/operationStatuses/o", false),
             Ok(Address::Operation { id: "o".into(), form: OperationForm::Status })
+        );
+        assert_eq!(
+            parse(&format!("{app}/providers/microsoft.insights/metrics"), false),
+            Ok(Address::Metrics { scope: app })
         );
         assert_eq!(
             parse(&format!("{GROUP}/resources"), false),

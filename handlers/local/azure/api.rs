@@ -5,10 +5,9 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Query, Request, State},
+    extract::{Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
-    routing::get,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -16,8 +15,9 @@ use uuid::Uuid;
 use super::{
     AUDIENCE, Shared,
     address::{self, Address, OperationForm},
-    container_apps,
-    faults::{Fault, Kind, When},
+    asides, container_apps,
+    faults::{Kind, When},
+    metrics,
     operations::{self, Header, Poll},
     records,
     refusals::ArmError,
@@ -29,48 +29,11 @@ use super::{
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 pub(super) fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
-        .route("/local/ingress-counts", get(counts))
-        .route("/local/faults", get(faults).post(add_faults).delete(clear_faults))
-        .fallback(handle)
-        .with_state(shared)
-}
-
-/// What came through the ingress: `?host=` names one host. Tells nothing that needs a token.
-async fn counts(State(shared): State<Arc<Shared>>, Query(query): Query<HashMap<String, String>>) -> Response {
-    let host = query.get("host").map(|host| host.split(':').next().unwrap_or_default().to_ascii_lowercase());
-    Json(shared.routes.counts(host.as_deref())).into_response()
-}
-
-async fn faults(State(shared): State<Arc<Shared>>) -> Response {
-    Json(shared.faults.list()).into_response()
-}
-
-async fn add_faults(
-    State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
-    Json(faults): Json<Vec<Fault>>,
-) -> Response {
-    // Faults can kill: only who may call Resource Manager may ask for them.
-    if let Some(refusal) = unauthorised(&shared, &headers) {
-        return refusal;
-    }
-    match shared.faults.add(faults) {
-        Ok(()) => Json(shared.faults.list()).into_response(),
-        Err(error) => error.into_response(),
-    }
-}
-
-async fn clear_faults(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    if let Some(refusal) = unauthorised(&shared, &headers) {
-        return refusal;
-    }
-    shared.faults.clear();
-    StatusCode::NO_CONTENT.into_response()
+    Router::new().merge(asides::router()).fallback(handle).with_state(shared)
 }
 
 /// The answer to a caller whose token is not good.
-fn unauthorised(shared: &Shared, headers: &HeaderMap) -> Option<Response> {
+pub(super) fn unauthorised(shared: &Shared, headers: &HeaderMap) -> Option<Response> {
     let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let refused = shared.tokens.check(authorization, AUDIENCE, shared.clock.now().as_second()).err()?;
     let error = ArmError::new(
@@ -193,6 +156,7 @@ async fn respond(shared: &Arc<Shared>, asked: Asked) -> Result<Response, ArmErro
         | Address::Groups { .. }
         | Address::Everything { .. }
         | Address::Operation { .. } => {}
+        Address::Metrics { .. } => metrics_versioned(&asked.version)?,
     }
     let reading = asked.method == Method::GET || asked.method == Method::HEAD;
     if reading {
@@ -207,7 +171,11 @@ async fn respond(shared: &Arc<Shared>, asked: Asked) -> Result<Response, ArmErro
             name => list(shared, asked, scope, Some(name)).await,
         },
         Address::Operation { id, form } if reading => follow_operation(shared, asked, id, form).await,
+        Address::Metrics { scope } if reading => {
+            Ok(Json(metrics::answer(shared, &scope, &asked.query).await?).into_response())
+        }
         Address::Resource(id) if reading => match id.spec.name {
+            types::QUEUE => Ok(Json(shared.queue(&id).await?).into_response()),
             types::REVISION | types::REPLICA => {
                 let (fleet, naming) = (shared.fleet.clone(), shared.naming.clone());
                 let reading = move |connection: &rusqlite::Connection| match id.spec.name {
@@ -238,15 +206,22 @@ fn not_allowed(method: &Method) -> ArmError {
 }
 
 fn versioned(spec: &TypeSpec, version: &str) -> Result<(), ArmError> {
-    if spec.versions.iter().any(|known| known.eq_ignore_ascii_case(version)) {
+    has_version(spec.name, spec.versions, version)
+}
+
+fn metrics_versioned(version: &str) -> Result<(), ArmError> {
+    has_version("Microsoft.Insights/metrics", &metrics::API_VERSIONS, version)
+}
+
+fn has_version(name: &str, versions: &[&str], version: &str) -> Result<(), ArmError> {
+    if versions.iter().any(|known| known.eq_ignore_ascii_case(version)) {
         return Ok(());
     }
     Err(ArmError::bad_request(
         "NoRegisteredProviderFound",
         format!(
-            "No resource provider is registered for `{}` in API version `{version}`: the versions are {}.",
-            spec.name,
-            spec.versions.join(", ")
+            "No resource provider is registered for `{name}` in API version `{version}`: the versions are {}.",
+            versions.join(", ")
         ),
     ))
 }
@@ -315,6 +290,12 @@ enum Change {
 
 async fn change(shared: &Arc<Shared>, mut asked: Asked, change: Change) -> Result<Response, ArmError> {
     let (call, body, method) = (asked.call.clone(), asked.body.take(), asked.method.clone());
+    if let Change::Resource(id) = &change
+        && id.spec.name == types::APP
+        && matches!(method, Method::PUT | Method::PATCH)
+    {
+        shared.new_secrets_are_readable(id, &body, method == Method::PUT).await?;
+    }
     let work = move |connection: &rusqlite::Connection| {
         operations::settle(connection, call.now)?;
         match (change, method) {

@@ -21,14 +21,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The most entries of a catalogue.
 const ENTRIES_MAX: usize = 1000;
 
 /// How a stand-in for a container behaves.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum Behaviour {
     /// Answers 200 from the start.
@@ -46,10 +46,13 @@ pub enum Behaviour {
     Errors { share: f64 },
     /// Answers 200 after so many milliseconds.
     Latency { milliseconds: u64 },
+    /// Is not in its registry: nobody can pull it.
+    Missing,
 }
 
 /// A program of the user's own.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Command {
     pub program: String,
     pub arguments: Vec<String>,
@@ -57,7 +60,8 @@ pub struct Command {
 }
 
 /// What stands in for a container.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum StandIn {
     Behaviour(Behaviour),
     Command(Command),
@@ -92,6 +96,7 @@ impl ImageCatalogue {
             ("*/fails-later:*", Behaviour::FailsAfter { seconds: 10.0 }),
             ("*/flaky:*", Behaviour::Errors { share: 0.2 }),
             ("*/slow:*", Behaviour::Latency { milliseconds: 800 }),
+            ("*/missing:*", Behaviour::Missing),
         ];
         let entry =
             |(pattern, behaviour): (&str, Behaviour)| (pattern.to_owned(), StandIn::Behaviour(behaviour));
@@ -131,6 +136,12 @@ impl ImageCatalogue {
         Ok(catalogue)
     }
 
+    /// The catalogue with an entry that comes before all others, in place of one under the same pattern.
+    pub(super) fn with(&self, pattern: &str, stand_in: StandIn) -> Self {
+        let others = self.entries.iter().filter(|(known, _)| known != pattern).cloned();
+        Self { entries: std::iter::once((pattern.to_owned(), stand_in)).chain(others).collect() }
+    }
+
     /// What stands in for a container of `image`.
     pub fn stand_in(&self, image: &str) -> StandIn {
         self.entries
@@ -141,7 +152,7 @@ impl ImageCatalogue {
 }
 
 /// Reads one entry; a problem comes with where it is within the entry.
-fn entry(image: &Value, directory: &Path) -> Result<(String, StandIn), (String, String)> {
+pub(super) fn entry(image: &Value, directory: &Path) -> Result<(String, StandIn), (String, String)> {
     let no = |path: &str, problem: &str| Err((path.to_owned(), problem.to_owned()));
     let Some(members) = image.as_object() else { return no("", "an entry is an object") };
     if let Some(unknown) = members
@@ -170,7 +181,7 @@ fn read_behaviour(value: &Value) -> Result<Behaviour, (String, String)> {
     let path = ".behaviour".to_owned();
     let behaviour = Behaviour::deserialize(value).map_err(|error| (path.clone(), error.to_string()))?;
     let (name, number, most) = match behaviour {
-        Behaviour::Healthy | Behaviour::Latency { .. } => return Ok(behaviour),
+        Behaviour::Healthy | Behaviour::Missing | Behaviour::Latency { .. } => return Ok(behaviour),
         Behaviour::Errors { share } => ("share", share, 1.0),
         Behaviour::CrashLoop { after_seconds } => ("afterSeconds", after_seconds, 86_400.0),
         Behaviour::SlowStart { seconds } | Behaviour::FailsAfter { seconds } => {

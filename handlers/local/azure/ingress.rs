@@ -3,18 +3,21 @@
 //! Absent on purpose: upgraded connections, session affinity, retries on another replica.
 
 use std::{
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use axum::{
     Router,
-    body::Body,
+    body::{Body, Bytes, HttpBody},
     extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version, header},
     response::{IntoResponse, Response},
 };
 use http_body_util::Limited;
+use hyper::body::{Frame, SizeHint};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
@@ -73,9 +76,39 @@ async fn lead(State(ingress): State<Ingress>, request: Request) -> Response {
             format!("There is no container app at `{host}`, or it is stopped.\n"),
         );
     };
+    let flight = ingress.fleet.flight(&route.app, &route.revision);
     let response = ingress.pass_on(&route, &authority, request).await;
     ingress.routes.count(&host, &route.revision, response.status().as_u16());
-    response
+    match flight {
+        Some(flight) => response.map(|body| Body::new(Held { body, _while: flight })),
+        None => response,
+    }
+}
+
+/// An answer, and what is held until its last byte is on its way or nobody wants it any more.
+struct Held<T> {
+    body: Body,
+    _while: T,
+}
+
+impl<T: Unpin> HttpBody for Held<T> {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// The host and port that a request is for.
@@ -112,9 +145,9 @@ impl Ingress {
             );
         }
         let began = Instant::now();
-        let address = loop {
+        let (address, answering) = loop {
             match self.fleet.pick(&route.app, &route.revision, Timestamp::now()) {
-                Pick::At(address) => break address,
+                Pick::At(address, answering) => break (address, answering),
                 Pick::Waking if began.elapsed() < WAKE_TIMEOUT => tokio::time::sleep(WAKE_PAUSE).await,
                 Pick::Waking | Pick::NotReady | Pick::NotRunning => {
                     return unavailable(format!(
@@ -133,7 +166,10 @@ impl Ingress {
         };
         let outgoing = outgoing(request, uri, authority);
         match tokio::time::timeout(ANSWER_TIMEOUT, self.client.request(outgoing)).await {
-            Ok(Ok(response)) => incoming(response.map(Body::new)),
+            Ok(Ok(response)) => {
+                let held = |body| Body::new(Held { body: Body::new(body), _while: answering });
+                incoming(response.map(held))
+            }
             Ok(Err(_)) => {
                 unavailable(format!("The replica of `{}` closed the connection.\n", route.revision))
             }

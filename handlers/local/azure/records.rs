@@ -13,7 +13,8 @@ use super::{
 };
 
 /// The forms of the tables.
-pub(super) const FORMS: &[&str] = &["
+pub(super) const FORMS: &[&str] = &[
+    "
     CREATE TABLE resources (
         key TEXT PRIMARY KEY,        -- the id in lower case
         id TEXT NOT NULL,
@@ -49,7 +50,22 @@ pub(super) const FORMS: &[&str] = &["
         last_active_ms INTEGER NOT NULL,
         PRIMARY KEY (app, name)
     ) STRICT
-"];
+",
+    "
+    CREATE TABLE manifests (         -- of images that were asked for by a tag
+        repository TEXT NOT NULL,    -- with the registry's host
+        digest TEXT NOT NULL,
+        manifest TEXT NOT NULL,      -- JSON
+        stand_in TEXT NOT NULL,      -- JSON: what stands in for containers of it
+        PRIMARY KEY (repository, digest)
+    ) STRICT;
+    CREATE TABLE staged_images (     -- what comes before the image catalogue
+        ordinal INTEGER PRIMARY KEY,
+        pattern TEXT NOT NULL UNIQUE,
+        stand_in TEXT NOT NULL       -- JSON
+    ) STRICT
+",
+];
 
 /// A stored resource.
 #[derive(Clone, Debug, PartialEq)]

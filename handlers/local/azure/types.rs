@@ -56,10 +56,14 @@ pub(super) const NETWORK: &str = "Microsoft.Network/virtualNetworks";
 pub(super) const SUBNET: &str = "Microsoft.Network/virtualNetworks/subnets";
 pub(super) const ROLE_ASSIGNMENT: &str = "Microsoft.Authorization/roleAssignments";
 pub(super) const DIAGNOSTIC_SETTING: &str = "Microsoft.Insights/diagnosticSettings";
+/// Queues are not made here: those of this machine's Service Bus are shown, under any namespace.
+pub(super) const QUEUE: &str = "Microsoft.ServiceBus/namespaces/queues";
 pub(super) const REGISTRY: &str = "Microsoft.ContainerRegistry/registries";
 
 const APP_VERSIONS: &[&str] =
     &["2024-03-01", "2025-01-01", "2025-02-02-preview", "2025-07-01", "2026-01-01", "2026-07-01"];
+
+const QUEUE_VERSIONS: &[&str] = &["2021-11-01", "2022-10-01-preview", "2024-01-01"];
 
 /// Every type, in Azure's spelling.
 pub(super) const TYPES: &[TypeSpec] = &[
@@ -196,6 +200,24 @@ pub(super) const TYPES: &[TypeSpec] = &[
             "outboundIpAddresses",
             "eventStreamEndpoint",
         ],
+    },
+    TypeSpec {
+        name: "Microsoft.ServiceBus/namespaces",
+        versions: QUEUE_VERSIONS,
+        write: Write::ReadOnly,
+        removal: Removal::Immediate,
+        write_ms: 0,
+        located: true,
+        read_only: &[],
+    },
+    TypeSpec {
+        name: QUEUE,
+        versions: QUEUE_VERSIONS,
+        write: Write::ReadOnly,
+        removal: Removal::Immediate,
+        write_ms: 0,
+        located: false,
+        read_only: &[],
     },
     TypeSpec {
         name: REVISION,

@@ -7,29 +7,33 @@
 //! found by the same ids when the message comes again.
 //!
 //! # What supersedes what
-//! One deployment is in flight per (environment, module). A newer Deploy
-//! - supersedes it as long as no traffic was meant for it: the older one ends as rolled back, reason
-//!   `Superseded`, and the newer one waits as `Queued` until the older has compensated;
-//! - waits for its end as the one pending deployment once its traffic has begun to shift.
+//! One deployment is in flight per (environment, module). A newer Deploy waits, `Queued`, and finds out
+//! meanwhile which image it brings. Once it is known that this may run here
+//! - it is the one pending deployment, and replaces an older one that waited, which ends in
+//!   `RuntimeCommandFailed`, `Superseded`;
+//! - it supersedes the one in flight as long as no traffic was meant for that: the older one ends as
+//!   rolled back, reason `Superseded`, and the newer one begins when the older has compensated. One whose
+//!   traffic has begun to shift is waited for.
 //!
-//! A still newer one replaces the pending one, which ends in `RuntimeCommandFailed`, `Superseded`.
+//! So a Deploy of an image that is not there, or is in quarantine, ends nobody else's.
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    beginning::Waiting,
     quota,
-    state::{Cancel, DeploymentStatus, Origin, RuntimeDeployment, Slot, Workload, app_name_of_tenant},
+    state::{DeploymentStatus, Origin, RuntimeDeployment, Slot, Workload, app_name_of_tenant},
 };
 use crate::{
     delivery::{self, Command, Decision, Message, Refusal},
-    events::{Event, ReasonCode, RolledBackReason, RuntimeDeploymentRequested, Strategy},
+    events::{Event, ReasonCode, RuntimeDeploymentRequested, Strategy},
     ids::{DeploymentId, EnvironmentId, OperationId},
     ledger::{Commit, Loaded, NewEvent},
-    operations::{self, Kind, NewOperation, Operation},
+    operations::{self, Kind, NewOperation},
     outcome::Fault,
     platform::Platform,
-    ports::store::Partition,
+    ports::{registry::ImageReference, store::Partition},
     services::{
         runtime_configuration_service::{self, Unavailable},
         runtime_environment_service::{ProvisioningStatus, RuntimeEnvironment, resources::Stage},
@@ -40,6 +44,9 @@ use crate::{
 
 /// How long a deployment may take in all, from the start of its turn.
 pub const ALLOWED: SignedDuration = SignedDuration::from_hours(2);
+/// Deployments of one workload that may find out at one time which image they bring, while another
+/// waits; a newer one takes the oldest's place.
+const ARRIVING_MAX: usize = 4;
 /// Deployments whose ids may share eight digits.
 const ORDINALS_MAX: u32 = 8;
 
@@ -95,7 +102,8 @@ impl Command for Deploy {
                 runtime_configuration_service::available(&platform.ledger, &partition, module, number)
                     .await?;
             if let Err(unavailable) = available {
-                return Ok(Decision::Refused(no_configuration(number, unavailable)));
+                let slot = platform.ledger.load::<Slot>(&partition, &Slot::id(module)).await?.state;
+                return Ok(Decision::Refused(no_configuration(number, unavailable, slot.as_ref())));
             }
         }
         let place = place(platform, message, &partition, wanted.workload).await?;
@@ -152,7 +160,7 @@ fn validate(deploy: &Deploy) -> Result<Wanted<'_>, Refusal> {
 
 fn validate_workload(workload: &Workload) -> Result<(), Refusal> {
     let field = |name: &str| format!("workloads[0].{name}");
-    if let Err(problem) = image_reference(&workload.image) {
+    if let Err(problem) = ImageReference::parse(&workload.image) {
         return Err(invalid(&field("image"), problem));
     }
     if workload.target != "container-apps" {
@@ -202,26 +210,13 @@ fn validate_workload(workload: &Workload) -> Result<(), Refusal> {
     }
 }
 
-/// An image is named with what tells its versions apart.
-fn image_reference(image: &str) -> Result<(), String> {
-    if image.is_empty() || image.len() > 512 || !image.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("it must be an image reference, e.g. `acr.azurecr.io/reservations-api:1.4.2`".to_owned());
-    }
-    let last = image.rsplit('/').next().unwrap_or(image);
-    let tag = last.rsplit_once('@').or_else(|| last.split_once(':')).map(|(_, tag)| tag);
-    match tag {
-        Some(tag) if !tag.is_empty() => Ok(()),
-        Some(_) | None => Err(format!(
-            "`{image}` has no tag; add the version, e.g. `{}:1.4.2`",
-            image.trim_end_matches(':')
-        )),
-    }
-}
-
 /// Whether the environment takes this workload.
 fn accepts(id: &EnvironmentId, ground: Option<Ground>, workload: &Workload) -> Result<Ground, Refusal> {
     let Some(ground) = ground else { return Err(environment_not_found(id)) };
     let RuntimeEnvironment { status, stage, .. } = ground.environment();
+    if matches!(status, ProvisioningStatus::Decommissioning | ProvisioningStatus::Decommissioned) {
+        return Err(taken_down(id, *status));
+    }
     if *status != ProvisioningStatus::Provisioned {
         return Err(Refusal {
             code: ReasonCode::EnvironmentNotProvisioned,
@@ -249,7 +244,14 @@ fn accepts(id: &EnvironmentId, ground: Option<Ground>, workload: &Workload) -> R
 }
 
 /// A version that the workload cannot be started with.
-fn no_configuration(number: u64, why: Unavailable) -> Refusal {
+fn no_configuration(number: u64, why: Unavailable, slot: Option<&Slot>) -> Refusal {
+    let entry = slot.and_then(|slot| slot.configuration_kept_out(number));
+    if let (Unavailable::Failed, Some(entry)) = (why, entry) {
+        return Refusal::new(
+            ReasonCode::Quarantined,
+            format!("payload.configurationVersion: {}", entry.sentence(&entry.image)),
+        );
+    }
     let (code, what) = match why {
         Unavailable::Unknown => (
             ReasonCode::InvalidPayload,
@@ -269,6 +271,14 @@ fn no_configuration(number: u64, why: Unavailable) -> Refusal {
     Refusal::new(code, format!("payload.configurationVersion: version {number} {what}."))
 }
 
+/// What is said of an environment that is going, or gone.
+pub(super) fn taken_down(id: &EnvironmentId, status: ProvisioningStatus) -> Refusal {
+    Refusal::new(
+        ReasonCode::EnvironmentNotProvisioned,
+        format!("`{id}` is {status:?} and takes nothing any more; use another environment."),
+    )
+}
+
 /// What is said of an environment that is not there, or is another tenant's: the two are not told
 /// apart.
 pub fn environment_not_found(id: &EnvironmentId) -> Refusal {
@@ -284,18 +294,11 @@ pub fn environment_not_found(id: &EnvironmentId) -> Refusal {
 struct Place {
     slot: Slot,
     slot_loaded: Loaded<Slot>,
-    in_flight: Option<(RuntimeDeployment, Loaded<RuntimeDeployment>, Operation)>,
-    pending: Option<Pending>,
+    /// The oldest of those that arrive, where there are as many as may.
+    too_many: Option<Waiting>,
     deployment_id: DeploymentId,
     deployment_loaded: Loaded<RuntimeDeployment>,
     operation_id: OperationId,
-}
-
-struct Pending {
-    deployment: RuntimeDeployment,
-    loaded: Loaded<RuntimeDeployment>,
-    operation: Operation,
-    operation_loaded: Loaded<Operation>,
 }
 
 async fn place(
@@ -307,30 +310,13 @@ async fn place(
     let ledger = &platform.ledger;
     let (slot, slot_loaded) = ledger.load::<Slot>(partition, &Slot::id(&workload.module_id)).await?.take();
     let slot = slot.unwrap_or_else(|| Slot::new(workload.module_id.clone(), message.now));
-    let in_flight = match &slot.in_flight {
-        Some(id) => {
-            let (deployment, loaded) = ledger.load::<RuntimeDeployment>(partition, id.as_str()).await?.take();
-            let deployment = deployment.ok_or_else(|| missing(id.as_str()))?;
-            let operation = ledger.load::<Operation>(partition, deployment.operation_id.as_str()).await?;
-            let operation = operation.state.ok_or_else(|| missing(deployment.operation_id.as_str()))?;
-            Some((deployment, loaded, operation))
-        }
-        None => None,
-    };
-    let pending = match &slot.pending {
-        Some(id) => {
-            let (deployment, loaded) = ledger.load::<RuntimeDeployment>(partition, id.as_str()).await?.take();
-            let deployment = deployment.ok_or_else(|| missing(id.as_str()))?;
-            let (operation, operation_loaded) =
-                ledger.load::<Operation>(partition, deployment.operation_id.as_str()).await?.take();
-            let operation = operation.ok_or_else(|| missing(deployment.operation_id.as_str()))?;
-            Some(Pending { deployment, loaded, operation, operation_loaded })
-        }
+    let too_many = match slot.arriving.first().filter(|_| slot.arriving.len() >= ARRIVING_MAX) {
+        Some(oldest) => Some(Waiting::load(ledger, partition, oldest).await?),
         None => None,
     };
     let (ordinal, deployment_id, deployment_loaded) = free_id(platform, message, partition).await?;
     let operation_id = message.cause(&partition.environment_id).operation(ordinal);
-    Ok(Place { slot, slot_loaded, in_flight, pending, deployment_id, deployment_loaded, operation_id })
+    Ok(Place { slot, slot_loaded, too_many, deployment_id, deployment_loaded, operation_id })
 }
 
 /// The first id that no other deployment has.
@@ -370,25 +356,13 @@ fn record(
     partition: Partition,
 ) -> Result<Decision, Fault> {
     let mut commit = Commit::new(partition, message.now);
-    let Place { slot, slot_loaded, in_flight, pending, deployment_id, deployment_loaded, operation_id } =
-        place;
-    let waits = in_flight.is_some();
+    let Place { mut slot, slot_loaded, too_many, deployment_id, deployment_loaded, operation_id } = place;
+    let waits = slot.in_flight.is_some();
     let event_id = message.envelope.event_id.to_string();
-    if let Some((older, loaded, operation)) = in_flight
-        && older.can_be_superseded()
-        && older.cancel.is_none()
-    {
-        let cancel = Cancel {
-            reason: RolledBackReason::Superseded,
-            by: event_id.clone(),
-            rollback: None,
-            at: message.now,
-        };
-        commit.put(&loaded, &RuntimeDeployment { cancel: Some(cancel), ..older })?;
-        operations::nudge(&mut commit, &operation, &event_id)?;
-    }
-    if let Some(replaced) = pending {
-        replace(&mut commit, message, replaced, &deployment_id)?;
+    if let Some(replaced) = too_many {
+        slot.arriving.retain(|arriving| *arriving != replaced.deployment.deployment_id);
+        let id = message.cause(&commit.partition.environment_id).event("RuntimeCommandFailed", 1);
+        replaced.replace(&mut commit, &deployment_id, id, &event_id)?;
     }
     let compute_target =
         ground.target(&wanted.workload.target).cloned().ok_or_else(|| missing(&wanted.workload.target))?;
@@ -401,6 +375,7 @@ fn record(
         environment_id: wanted.environment_id.clone(),
         module_id: wanted.workload.module_id.clone(),
         workload: wanted.workload.clone(),
+        image_digest: None,
         compute_target,
         app: ground.prefix().map(|prefix| app_name_of_tenant(&prefix, &wanted.workload.module_id)),
         strategy: wanted.strategy,
@@ -409,6 +384,7 @@ fn record(
         configuration_version: message.envelope.payload.configuration_version,
         configuration: None,
         secrets: Vec::new(),
+        held_back: false,
         status: if waits { DeploymentStatus::Queued } else { DeploymentStatus::Requested },
         previous: slot.serving.clone(),
         revision: None,
@@ -463,77 +439,19 @@ fn record(
             lineage,
             caused_by: event_id,
             allowed: ALLOWED,
-            starts: !waits,
+            // One that waits finds out meanwhile which image it is, and whether it may run.
+            starts: true,
         },
     )?;
     commit.put(&deployment_loaded, &deployment)?;
-    let slot = if waits {
-        Slot { pending: Some(deployment_id), ..slot }
+    if !waits {
+        slot.in_flight = Some(deployment_id);
+    } else if slot.pending.is_none() {
+        slot.pending = Some(deployment_id);
     } else {
-        Slot { in_flight: Some(deployment_id), ..slot }
-    };
+        slot.arriving.push(deployment_id);
+    }
     commit.put(&slot_loaded, &slot)?;
     ground.guard(&mut commit)?;
     Ok(Decision::Accepted { commit, operation_id: Some(operation_id) })
-}
-
-/// Ends a deployment that waited and is replaced by a newer one.
-fn replace(
-    commit: &mut Commit,
-    message: &Message<Deploy>,
-    replaced: Pending,
-    by: &DeploymentId,
-) -> Result<(), Fault> {
-    let Pending { deployment, loaded, operation, operation_loaded } = replaced;
-    let detail = format!(
-        "`{}` waited for its turn and was replaced by the newer `{by}`; nothing of it was rolled out.",
-        deployment.deployment_id
-    );
-    let refusal = Refusal::new(ReasonCode::Superseded, detail.clone());
-    let id = message.cause(&commit.partition.environment_id).event("RuntimeCommandFailed", 1);
-    let sequence = deployment.sequence + 1;
-    commit.event(
-        &deployment.lineage,
-        NewEvent {
-            id: id.clone(),
-            event: delivery::refused(
-                &deployment.lineage.command_id,
-                &deployment.lineage.command_type,
-                &refusal,
-            ),
-            aggregate: deployment.deployment_id.to_string(),
-            sequence,
-            caused_by: message.envelope.event_id.to_string(),
-        },
-    )?;
-    operations::dismiss(commit, &operation_loaded, operation, &detail, id)?;
-    let deployment = RuntimeDeployment {
-        status: DeploymentStatus::Failed,
-        reason: Some(detail),
-        sequence,
-        ended_at: Some(message.now),
-        ..deployment
-    };
-    commit.put(&loaded, &deployment)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::image_reference;
-
-    #[test]
-    fn an_image_names_its_version() {
-        for good in
-            ["acr.azurecr.io/api:1.4.2", "api:latest", "localhost:5000/api:1", "acr.azurecr.io/api@sha256:ab"]
-        {
-            assert_eq!(image_reference(good), Ok(()), "{good}");
-        }
-        for bad in ["acr.azurecr.io/api", "localhost:5000/api", "", "api:", "a b:1"] {
-            assert!(image_reference(bad).is_err(), "{bad}");
-        }
-        assert_eq!(
-            image_reference("acr.azurecr.io/api").unwrap_err(),
-            "`acr.azurecr.io/api` has no tag; add the version, e.g. `acr.azurecr.io/api:1.4.2`"
-        );
-    }
 }

@@ -5,9 +5,10 @@ use jiff::Timestamp;
 
 use super::{
     deploy::{ALLOWED, missing},
+    quarantine::{self, KeptOut, Quarantined, same_image},
     refresh,
     rollback_deployment::history,
-    state::{DeploymentStatus, Origin, Quarantined, RuntimeDeployment, Serving, Slot},
+    state::{DeploymentStatus, Origin, RuntimeDeployment, Serving, Slot},
 };
 use crate::{
     events::{
@@ -102,19 +103,23 @@ async fn lift_older(ledger: &Ledger, site: &mut Site, slot: &mut Slot) -> Result
         return Ok(());
     }
     let history = history(ledger, &site.commit.partition, &site.deployment.module_id).await?;
-    let first = history.iter().filter(|other| other.workload.image == site.deployment.workload.image);
+    let first = history.iter().filter(|other| same_image(other, &site.deployment));
     let first = first.map(|other| other.requested_at).min().unwrap_or(site.deployment.requested_at);
     let failed_at = |entry: &Quarantined| {
         let failed = history.iter().find(|other| other.deployment_id == entry.deployment_id);
         failed.map_or(entry.at, |failed| failed.requested_at)
     };
+    // What it was started without, it says nothing of.
+    let held_back = site.deployment.held_back;
+    let unproven = |entry: &Quarantined| held_back && entry.kept_out != KeptOut::Image;
     let (kept, lifted): (Vec<_>, Vec<_>) =
-        slot.quarantine.drain(..).partition(|entry| failed_at(entry) >= first);
+        slot.quarantine.drain(..).partition(|entry| failed_at(entry) >= first || unproven(entry));
     slot.quarantine = kept;
     for entry in lifted {
         site.note(format!(
             "{} passed, which is newer: the quarantine of {} ends",
-            site.deployment.workload.image, entry.image
+            site.deployment.workload.image,
+            entry.what()
         ));
     }
     Ok(())
@@ -135,13 +140,14 @@ pub(super) async fn rolled_back(
         revive(&platform.ledger, &mut site, restored.as_ref()).await?;
     }
     slot.serving.clone_from(&restored);
+    let serves = quarantine::serves(&platform.ledger, &site.commit.partition, &slot).await?;
     let deployment = &mut site.deployment;
     let reason = deployment.rolled_back_reason.unwrap_or(RolledBackReason::Cancelled);
     let why = deployment.reason.clone().unwrap_or_else(|| reason.to_string());
     match reason {
-        RolledBackReason::Operator => slot.quarantine(deployment, &why, now),
+        RolledBackReason::Operator => slot.quarantine(deployment, serves.as_ref(), &why, now),
         RolledBackReason::GateFailed if deployment.application_failed => {
-            slot.quarantine(deployment, &why, now)
+            slot.quarantine(deployment, serves.as_ref(), &why, now)
         }
         RolledBackReason::GateFailed | RolledBackReason::Superseded | RolledBackReason::Cancelled => {}
     }
@@ -197,9 +203,10 @@ pub(super) async fn failed(
 ) -> Result<Step, Fault> {
     let now = site.now();
     let (mut slot, slot_loaded) = slot(&platform.ledger, &site).await?;
+    let serving = quarantine::serves(&platform.ledger, &site.commit.partition, &slot).await?;
     let deployment = &mut site.deployment;
     if deployment.application_failed {
-        slot.quarantine(deployment, &detail, now);
+        slot.quarantine(deployment, serving.as_ref(), &detail, now);
     }
     let ordered = deployment.cancel.as_ref().and_then(|cancel| cancel.rollback.clone());
     // A rollback that failed leaves what serves as it was.
@@ -242,7 +249,8 @@ pub(super) async fn failed(
         operations::Kind::Deploy
         | operations::Kind::Provision
         | operations::Kind::Configure
-        | operations::Kind::BindSecret => deployment.requested_event_id.clone(),
+        | operations::Kind::BindSecret
+        | operations::Kind::Decommission => deployment.requested_event_id.clone(),
     };
     end(platform, operation, site, slot, slot_loaded, event, caused_by, Then::Failed(detail)).await
 }
@@ -259,7 +267,7 @@ pub(super) fn completed_event_id(deployment: &RuntimeDeployment) -> EventId {
 }
 
 /// What the events of an operation derive from.
-fn cause(operation: &Operation) -> Cause<'_> {
+pub(super) fn cause(operation: &Operation) -> Cause<'_> {
     Cause {
         tenant: &operation.lineage.tenant_id,
         environment: &operation.environment_id,
@@ -288,6 +296,9 @@ async fn end(
 ) -> Result<Step, Fault> {
     if slot.in_flight.as_ref() == Some(&site.deployment.deployment_id) {
         slot.in_flight = slot.pending.take();
+        if slot.in_flight.is_none() && !slot.arriving.is_empty() {
+            slot.in_flight = Some(slot.arriving.remove(0));
+        }
         match slot.in_flight.clone() {
             Some(next) => next_turn(platform, &mut site, &slot, next.as_str()).await?,
             None => {
@@ -297,6 +308,9 @@ async fn end(
             }
         }
     }
+    // One that is turned away while it waits leaves its place.
+    slot.pending = slot.pending.filter(|pending| *pending != site.deployment.deployment_id);
+    slot.arriving.retain(|arriving| *arriving != site.deployment.deployment_id);
     site.commit.put(&slot_loaded, &slot)?;
     let id = cause(operation).event(event.event_type(), 0);
     let outcome = Some(id.clone());

@@ -2,7 +2,8 @@
 
 use super::{
     deploy::missing,
-    state::{Cancel, DeploymentStatus, Quarantined, RuntimeDeployment, Slot},
+    quarantine::{KeptOut, Quarantined},
+    state::{Cancel, DeploymentStatus, RuntimeDeployment, Slot},
 };
 use crate::{
     delivery::{self, Refusal},
@@ -11,6 +12,7 @@ use crate::{
     ledger::{Commit, Ledger, Loaded, NewEvent},
     operations::{self, Operation},
     outcome::Fault,
+    services::runtime_configuration_service,
 };
 
 /// Lifts the quarantine that a deployment began. None where there is none, or no longer.
@@ -32,6 +34,9 @@ pub async fn lift(
     };
     let lifted = slot.quarantine.remove(place);
     commit.put(&loaded, &slot)?;
+    if let KeptOut::Configuration { version } = lifted.kept_out {
+        runtime_configuration_service::forgive(ledger, commit, &deployment.module_id, version).await?;
+    }
     Ok(Some(lifted))
 }
 
@@ -57,6 +62,7 @@ pub async fn cancel(
                 ledger.load::<Slot>(&commit.partition, &Slot::id(&deployment.module_id)).await?.take();
             let mut slot = slot.ok_or_else(|| missing("the slot of the deployment"))?;
             slot.pending = slot.pending.filter(|pending| *pending != deployment.deployment_id);
+            slot.arriving.retain(|arriving| *arriving != deployment.deployment_id);
             commit.put(&slot_loaded, &slot)?;
             never_begins(commit, (deployment, loaded), (operation, operation_loaded), why)?;
             Ok(Ok(()))

@@ -13,7 +13,7 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    deploy::{environment_not_found, missing},
+    deploy::{environment_not_found, missing, taken_down},
     state::{Cancel, DeploymentStatus, RuntimeDeployment, Serving, Slot},
 };
 use crate::{
@@ -25,7 +25,9 @@ use crate::{
     outcome::Fault,
     platform::Platform,
     ports::store::{Filter, Page, Partition},
-    services::tenant_runtime_isolation_service::Ground,
+    services::{
+        runtime_environment_service::ProvisioningStatus, tenant_runtime_isolation_service::Ground,
+    },
 };
 
 /// How long a rollback may take in all.
@@ -62,8 +64,12 @@ impl Command for RollbackDeployment {
         let partition = Partition::environment(&message.envelope.tenant_id, wanted.environment_id.as_str());
         let ground =
             Ground::find(&platform.ledger, &message.envelope.tenant_id, &wanted.environment_id).await?;
-        if ground.is_none() {
+        let Some(ground) = ground else {
             return Ok(Decision::Refused(environment_not_found(&wanted.environment_id)));
+        };
+        let status = ground.environment().status;
+        if matches!(status, ProvisioningStatus::Decommissioning | ProvisioningStatus::Decommissioned) {
+            return Ok(Decision::Refused(taken_down(&wanted.environment_id, status)));
         }
         let scene = match look(platform, &partition, &wanted).await? {
             Ok(scene) => scene,
@@ -253,7 +259,7 @@ pub(super) fn target(
         })
         .filter(|older| older.status == DeploymentStatus::Completed)
         .filter(|older| older.gate_result == Some(HealthGateResult::Passed))
-        .filter(|older| slot.quarantined(&older.workload.image).is_none())
+        .filter(|older| slot.kept_out(older).is_none())
         .find_map(RuntimeDeployment::as_serving)
 }
 

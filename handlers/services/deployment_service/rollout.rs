@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
+    beginning::{self, TurnedAway},
     ending::{self, Site},
     rolling_back,
     state::{DeploymentStatus, GateRecord, Origin, RuntimeDeployment, Slot},
@@ -26,11 +27,7 @@ use crate::{
         probe::{Answer, ProbeTarget, Sample},
         store::Partition,
     },
-    services::{
-        runtime_configuration_service,
-        runtime_health_service::health_gate::{self, Readiness, Verdict},
-        secret_binding_service,
-    },
+    services::runtime_health_service::health_gate::{self, Readiness, Verdict},
 };
 
 /// The longest pause between two looks, whatever the gate's interval is.
@@ -59,11 +56,10 @@ pub async fn step(platform: &Platform, operation: &Operation) -> Result<Step, Fa
         return rolling_back::turn(site, cancel.reason, why);
     }
     match status {
-        // It has no turn yet; whoever ends before it starts it.
-        DeploymentStatus::Queued => site.on(Then::Wait(PAUSE_MAX)),
+        DeploymentStatus::Queued => queued(platform, operation, site).await,
         DeploymentStatus::Requested => requested(platform, operation, site).await,
         DeploymentStatus::Provisioning => provisioning(platform, site).await,
-        DeploymentStatus::Configuring => configuring(platform, site).await,
+        DeploymentStatus::Configuring => configuring(platform, operation, site).await,
         DeploymentStatus::RollingOut => rolling_out(platform, site).await,
         DeploymentStatus::HealthGating => health_gating(platform, site).await,
         DeploymentStatus::Promoting => promoting(platform, operation, site).await,
@@ -83,6 +79,38 @@ async fn site(platform: &Platform, operation: &Operation) -> Result<Site, Fault>
     Ok(Site { deployment, loaded, commit: Commit::new(partition, platform.clock.now()), notes: Vec::new() })
 }
 
+/// It has no turn yet; whoever ends before it starts it. Once it is known that it may run, it ends
+/// whoever is in flight and has no traffic.
+async fn queued(platform: &Platform, operation: &Operation, mut site: Site) -> Result<Step, Fault> {
+    if site.deployment.image_digest.is_none() {
+        if let Err(no) = beginning::resolve(platform, &mut site).await? {
+            return turned_away(platform, operation, site, no).await;
+        }
+        let slot = slot(platform, &site).await?;
+        if let Err(no) = beginning::judged(slot.as_ref(), &site.deployment) {
+            return turned_away(platform, operation, site, no).await;
+        }
+        beginning::take_place(&platform.ledger, operation, &mut site).await?;
+    }
+    site.on(Then::Hold(PAUSE_MAX))
+}
+
+async fn slot(platform: &Platform, site: &Site) -> Result<Option<Slot>, Fault> {
+    let id = Slot::id(&site.deployment.module_id);
+    Ok(platform.ledger.load::<Slot>(&site.commit.partition, &id).await?.state)
+}
+
+/// Ends a deployment that may not begin.
+async fn turned_away(
+    platform: &Platform,
+    operation: &Operation,
+    site: Site,
+    no: TurnedAway,
+) -> Result<Step, Fault> {
+    let TurnedAway { code, detail } = no;
+    ending::failed(platform, operation, site, CommandOutcome::Rejected, code, detail).await
+}
+
 /// Holds and quarantine are judged here, not when the command came: the deployment may have waited.
 async fn requested(platform: &Platform, operation: &Operation, mut site: Site) -> Result<Step, Fault> {
     if let Some(hold) = held(platform, &site).await? {
@@ -92,31 +120,14 @@ async fn requested(platform: &Platform, operation: &Operation, mut site: Site) -
         }
         return site.on(Then::Hold(left.clamp(HELD_PAUSE_MIN, PAUSE_MAX)));
     }
-    let slot = platform
-        .ledger
-        .load::<Slot>(&site.commit.partition, &Slot::id(&site.deployment.module_id))
-        .await?
-        .state;
-    let image = site.deployment.workload.image.clone();
-    if let Some(entry) = slot.as_ref().and_then(|slot| slot.quarantined(&image)) {
-        let detail = format!(
-            "{image} is in quarantine here since {}, when {} kept `{}` out: {}. Deploy another version, or lift it: runtimectl lift {} --reason WHY.",
-            crate::envelope::whole_seconds::text(entry.at),
-            entry.by.as_deref().unwrap_or("the platform"),
-            entry.deployment_id,
-            entry.reason.trim_end_matches('.'),
-            entry.deployment_id
-        );
-        return ending::failed(
-            platform,
-            operation,
-            site,
-            CommandOutcome::Rejected,
-            ReasonCode::Quarantined,
-            detail,
-        )
-        .await;
+    if let Err(no) = beginning::resolve(platform, &mut site).await? {
+        return turned_away(platform, operation, site, no).await;
     }
+    let slot = slot(platform, &site).await?;
+    if let Err(no) = beginning::judged(slot.as_ref(), &site.deployment) {
+        return turned_away(platform, operation, site, no).await;
+    }
+    let image = site.deployment.workload.image.clone();
     site.deployment.previous = slot.and_then(|slot| slot.serving);
     site.deployment.status = DeploymentStatus::Provisioning;
     match site.deployment.previous.clone() {
@@ -149,23 +160,10 @@ async fn provisioning(platform: &Platform, mut site: Site) -> Result<Step, Fault
 }
 
 /// What the revision is started with is fixed from here on.
-async fn configuring(platform: &Platform, mut site: Site) -> Result<Step, Fault> {
-    let deployment = &mut site.deployment;
-    let (partition, module) = (&site.commit.partition, &deployment.module_id);
-    let wanted = runtime_configuration_service::wanted(
-        &platform.ledger,
-        partition,
-        module,
-        deployment.configuration_version,
-    )
-    .await?;
-    let (configuration, secret_refs) = match wanted {
-        Some(wanted) => (Some(wanted.entry), wanted.secret_refs),
-        None => (None, BTreeMap::new()),
-    };
-    deployment.secrets =
-        secret_binding_service::entries(&platform.ledger, partition, module, &secret_refs).await?;
-    deployment.configuration = configuration;
+async fn configuring(platform: &Platform, operation: &Operation, mut site: Site) -> Result<Step, Fault> {
+    if let Err(no) = beginning::configure(platform, &mut site).await? {
+        return turned_away(platform, operation, site, no).await;
+    }
     site.deployment.status = DeploymentStatus::RollingOut;
     site.deployment.configured_at = Some(site.now());
     let name = site.deployment.revision.clone().unwrap_or_default();

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::refresh::Wish;
+use super::{quarantine::Quarantined, refresh::Wish};
 use crate::{
     events::{HealthGateResult, RolledBackReason, Strategy},
     ids::{self, DeploymentId, EnvironmentId, ModuleId, OperationId},
@@ -14,14 +14,13 @@ use crate::{
     ports::{
         compute::{ComputeTarget, ConfigurationEntry, RevisionSpec, SecretEntry, WorkloadRef},
         probe::Sample,
+        registry::ImageReference,
     },
     services::runtime_health_service::health_gate::HealthGate,
 };
 
 /// How long deployments are kept that serve nothing any more.
 const RETIRED_SECONDS: u32 = 365 * 24 * 60 * 60;
-/// Quarantined images that a slot remembers; the oldest go.
-pub const QUARANTINE_MAX: usize = 50;
 /// The longest name of a container app, in characters.
 const APP_NAME_LENGTH_MAX: usize = 32;
 
@@ -131,6 +130,9 @@ pub enum Origin {
 pub struct Serving {
     pub deployment_id: DeploymentId,
     pub image: String,
+    /// None where it began before digests were known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_digest: Option<String>,
     /// The name of its revision.
     pub revision: String,
 }
@@ -159,6 +161,10 @@ pub struct RuntimeDeployment {
     /// That of the workload, once more: listings filter on it.
     pub module_id: ModuleId,
     pub workload: Workload,
+    /// What the image's name stood for when the deployment began. None until it was asked for, and
+    /// where it began before digests were known.
+    #[serde(default)]
+    pub image_digest: Option<String>,
     pub compute_target: ComputeTarget,
     /// The name of its app, where that is not the module's: another tenant's environment.
     #[serde(default)]
@@ -175,6 +181,9 @@ pub struct RuntimeDeployment {
     /// The versions of secrets that its revision is started with, fixed in the same step.
     #[serde(default)]
     pub secrets: Vec<SecretEntry>,
+    /// Whether something that is kept out here was left out of it.
+    #[serde(default)]
+    pub held_back: bool,
     pub status: DeploymentStatus,
     /// What served when this one began.
     pub previous: Option<Serving>,
@@ -264,12 +273,21 @@ impl RuntimeDeployment {
         format!("d{}", self.deployment_id.as_str().trim_start_matches(DeploymentId::PREFIX))
     }
 
+    /// The image that is run: by its digest, so that a tag that is moved changes nothing.
+    pub fn pinned_image(&self) -> String {
+        let image = &self.workload.image;
+        match (&self.image_digest, ImageReference::parse(image)) {
+            (Some(digest), Ok(reference)) => reference.at(digest),
+            (Some(_) | None, _) => image.clone(),
+        }
+    }
+
     /// The revision as it is wanted.
     pub fn revision_spec(&self) -> RevisionSpec {
         RevisionSpec {
             suffix: self.revision_suffix(),
             deployment_id: self.deployment_id.to_string(),
-            image: self.workload.image.clone(),
+            image: self.pinned_image(),
             port: self.workload.port,
             env: self.workload.env.clone(),
             cpu: self.workload.cpu,
@@ -288,6 +306,7 @@ impl RuntimeDeployment {
             configuration_version: None,
             configuration: None,
             secrets: Vec::new(),
+            held_back: false,
             previous: None,
             revision: None,
             host: None,
@@ -316,6 +335,7 @@ impl RuntimeDeployment {
         Some(Serving {
             deployment_id: self.deployment_id.clone(),
             image: self.workload.image.clone(),
+            image_digest: self.image_digest.clone(),
             revision,
         })
     }
@@ -388,25 +408,15 @@ pub struct Slot {
     pub module_id: ModuleId,
     pub in_flight: Option<DeploymentId>,
     pub pending: Option<DeploymentId>,
+    /// Newer ones than that, oldest first, which do not know yet which image they bring.
+    #[serde(default)]
+    pub arriving: Vec<DeploymentId>,
     pub serving: Option<Serving>,
     /// A refresh that waits for the end of what is in flight.
     #[serde(default)]
     pub refresh: Option<Wish>,
     pub quarantine: Vec<Quarantined>,
     pub made_at: Timestamp,
-}
-
-/// An image that failed here, and is not deployed again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Quarantined {
-    pub image: String,
-    pub deployment_id: DeploymentId,
-    pub at: Timestamp,
-    pub reason: String,
-    /// Who kept it out, in words.
-    #[serde(default)]
-    pub by: Option<String>,
 }
 
 impl State for Slot {
@@ -423,6 +433,7 @@ impl Slot {
             module_id,
             in_flight: None,
             pending: None,
+            arriving: Vec::new(),
             serving: None,
             refresh: None,
             quarantine: Vec::new(),
@@ -433,33 +444,6 @@ impl Slot {
     /// The id of a workload's slot.
     pub fn id(module: &ModuleId) -> String {
         format!("slot-{}", ids::derive(&["slot", module.as_str()]).simple())
-    }
-
-    pub fn quarantined(&self, image: &str) -> Option<&Quarantined> {
-        self.quarantine.iter().find(|entry| entry.image == image)
-    }
-
-    /// Puts a deployment's image into quarantine, unless it is what serves.
-    pub fn quarantine(&mut self, deployment: &RuntimeDeployment, reason: &str, now: Timestamp) {
-        let image = &deployment.workload.image;
-        let serves = self.serving.as_ref().is_some_and(|serving| serving.image == *image);
-        if serves || self.quarantined(image).is_some() {
-            return;
-        }
-        self.quarantine.push(Quarantined {
-            image: image.clone(),
-            deployment_id: deployment.deployment_id.clone(),
-            at: now,
-            reason: reason.to_owned(),
-            by: Some(match &deployment.cancel {
-                Some(Cancel { reason: RolledBackReason::Operator, by, .. }) => {
-                    format!("RollbackDeployment `{by}`")
-                }
-                Some(_) | None => "its health gate".to_owned(),
-            }),
-        });
-        let excess = self.quarantine.len().saturating_sub(QUARANTINE_MAX);
-        self.quarantine.drain(..excess);
     }
 }
 

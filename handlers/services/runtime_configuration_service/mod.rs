@@ -22,7 +22,7 @@ pub use state::{ConfigurationVersion, RuntimeConfiguration, WorkloadConfiguratio
 
 use crate::{
     ids::ModuleId,
-    ledger::Ledger,
+    ledger::{Commit, Ledger},
     outcome::Fault,
     ports::{compute::ConfigurationEntry, store::Partition},
 };
@@ -65,11 +65,38 @@ pub async fn wanted(
     {
         number = established;
     }
-    let version = version(ledger, partition, number)
-        .await?
-        .ok_or_else(|| state::missing(&ConfigurationVersion::id(&id, number)))?;
-    let ConfigurationVersion { version, content_hash, settings, secret_refs, .. } = version;
-    Ok(Some(Wanted { entry: ConfigurationEntry { version, content_hash, settings }, secret_refs }))
+    let found = at(ledger, partition, number).await?;
+    let id = ConfigurationVersion::id(&id, number);
+    found.map(Some).ok_or_else(|| state::missing(&id))
+}
+
+/// A version as a revision is started with it; none where it is not kept any more.
+///
+/// # Errors
+/// When the store is away.
+pub async fn at(ledger: &Ledger, partition: &Partition, number: u64) -> Result<Option<Wanted>, Fault> {
+    Ok(version(ledger, partition, number).await?.map(|found| {
+        let ConfigurationVersion { version, content_hash, settings, secret_refs, .. } = found;
+        Wanted { entry: ConfigurationEntry { version, content_hash, settings }, secret_refs }
+    }))
+}
+
+/// Forgets, in the same commit, that a version failed at a workload: a Deploy may name it again.
+///
+/// # Errors
+/// When the store is away.
+pub async fn forgive(
+    ledger: &Ledger,
+    commit: &mut Commit,
+    module: &ModuleId,
+    number: u64,
+) -> Result<(), Fault> {
+    let id = WorkloadConfiguration::id(module);
+    let (workload, loaded) =
+        ledger.load::<WorkloadConfiguration>(&commit.partition, &id).await?.take();
+    let Some(mut workload) = workload.filter(|workload| workload.has_failed(number)) else { return Ok(()) };
+    workload.failed.retain(|failed| failed.version != number);
+    commit.put(&loaded, &workload)
 }
 
 /// Why a workload cannot be started with a version that was asked for.

@@ -1,8 +1,10 @@
-//! RuntimeEnvironmentService: provisions and tracks isolated slices of Azure, stage by region.
+//! RuntimeEnvironmentService: provisions, tracks and decommissions isolated slices of Azure, stage by region.
 //!
 //! It alone writes RuntimeEnvironment and the plans of what provisioning would change, and it alone
-//! produces `RuntimeEnvironmentProvisioned`.
+//! produces `RuntimeEnvironmentProvisioned` and `RuntimeEnvironmentDecommissioned`.
 
+pub mod decommission;
+pub mod decommissioning;
 pub mod provision_environment;
 pub mod provisioning;
 pub mod resources;

@@ -151,6 +151,9 @@ fn decide(
             created_at: message.now,
             provisioned_at: None,
             decommissioned_at: None,
+            provisioned_event_id: None,
+            decommission_orders: 0,
+            left_behind: Vec::new(),
             failure: None,
         });
     };
@@ -163,6 +166,19 @@ fn revisit(
     wanted: &ProvisionEnvironment,
 ) -> Result<RuntimeEnvironment, Refusal> {
     let id = &existing.environment_id;
+    let gone = match existing.status {
+        ProvisioningStatus::Decommissioning => Some("is being decommissioned"),
+        ProvisioningStatus::Decommissioned => Some("was decommissioned"),
+        ProvisioningStatus::Requested
+        | ProvisioningStatus::Provisioning
+        | ProvisioningStatus::Provisioned
+        | ProvisioningStatus::Failed => None,
+    };
+    if let Some(gone) = gone {
+        // Its resources' names derive from its own, and Azure keeps that of its vault for months.
+        let detail = format!("`{id}` {gone}. Choose another name for a new environment.");
+        return Err(Refusal::new(ReasonCode::Conflict, detail));
+    }
     if let Some(operation) = &existing.operation_id {
         return Err(Refusal {
             code: ReasonCode::Conflict,
@@ -173,10 +189,6 @@ fn revisit(
         });
     }
     match existing.status {
-        ProvisioningStatus::Decommissioning | ProvisioningStatus::Decommissioned => Err(Refusal::new(
-            ReasonCode::Conflict,
-            format!("`{id}` was decommissioned. Choose another name for a new environment."),
-        )),
         ProvisioningStatus::Provisioned => {
             let isolation = wanted.isolation_model.unwrap_or(existing.isolation_model);
             let changed = [
@@ -196,7 +208,11 @@ fn revisit(
             }
         }
         // Nothing runs there yet: a failed attempt may be repeated with what was corrected.
-        ProvisioningStatus::Requested | ProvisioningStatus::Provisioning | ProvisioningStatus::Failed => {
+        ProvisioningStatus::Requested
+        | ProvisioningStatus::Provisioning
+        | ProvisioningStatus::Failed
+        | ProvisioningStatus::Decommissioning
+        | ProvisioningStatus::Decommissioned => {
             Ok(RuntimeEnvironment {
                 stage: wanted.stage,
                 region: wanted.region.clone(),

@@ -283,6 +283,8 @@ fn provisioned(platform: &Platform, operation: &Operation, site: Site) -> Result
     let event = provisioned_event(&environment, now);
     let event = ending(operation, &environment, event);
     let outcome = Some(event.id.clone());
+    let environment =
+        RuntimeEnvironment { provisioned_event_id: Some(event.id.to_string()), ..environment };
     commit.event(&operation.lineage, event)?;
     commit.put(&loaded, &environment)?;
     let detail = format!("`{}` is provisioned", environment.environment_id);

@@ -46,7 +46,7 @@ const SUBNET_ADDRESSES: &str = "10.0.0.0/23";
 /// Log Analytics keeps this many days without extra cost.
 const LOG_RETENTION_DAYS: u32 = 30;
 /// The most that Key Vault allows, and what it takes when nothing is said.
-const VAULT_RETENTION_DAYS: u32 = 90;
+pub const VAULT_RETENTION_DAYS: u32 = 90;
 
 /// The longest part of a name that is there for a person to read, in characters.
 const SLUG_LENGTH_MAX: usize = 24;
@@ -147,6 +147,12 @@ pub fn resources(spec: &EnvironmentSpec, subscription_id: &str, azure_tenant_id:
         list.extend([place.subnet(), place.container_apps(), place.container_apps_logs()]);
     }
     list
+}
+
+/// The name of the vault in a list of [`resources`]; empty where there is none.
+pub fn vault_name(resources: &[Resource]) -> &str {
+    let vault = resources.iter().find(|resource| resource.key == "vault");
+    vault.and_then(|vault| vault.id.rsplit('/').next()).unwrap_or_default()
 }
 
 /// What provisioning leaves behind for workloads on `kind`.

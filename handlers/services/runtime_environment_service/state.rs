@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::resources::{EnvironmentSpec, IsolationModel, Stage, TargetKind};
@@ -9,13 +10,15 @@ use crate::{
     ids::{EnvironmentId, OperationId, PlanId, ProjectId, TenantId},
     ledger::State,
     ports::{
-        compute::ComputeTarget,
-        infrastructure::{Change, PlannedChange, Progress, Resource},
+        compute::{ComputeTarget, WorkloadRef},
+        infrastructure::{Change, PlannedChange, Progress, Removal, Resource},
     },
 };
 
 /// How long a plan is kept after its last use.
 const PLAN_SECONDS: u32 = 90 * 24 * 60 * 60;
+/// How long the record of a decommission is kept after its last use.
+const DECOMMISSION_SECONDS: u32 = 365 * 24 * 60 * 60;
 
 /// Where an environment stands. Only `Provisioned` takes deployments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +56,16 @@ pub struct RuntimeEnvironment {
     pub created_at: Timestamp,
     pub provisioned_at: Option<Timestamp>,
     pub decommissioned_at: Option<Timestamp>,
+    /// The eventId of its RuntimeEnvironmentProvisioned; none where it was provisioned before that was
+    /// kept.
+    #[serde(default)]
+    pub provisioned_event_id: Option<String>,
+    /// Counts the orders to take it down.
+    #[serde(default)]
+    pub decommission_orders: u64,
+    /// What decommissioning could not or must not take away, as sentences.
+    #[serde(default)]
+    pub left_behind: Vec<String>,
     /// Why provisioning failed, where it did.
     pub failure: Option<String>,
 }
@@ -83,6 +96,62 @@ impl RuntimeEnvironment {
             isolation_model: self.isolation_model,
             compute_targets: self.compute_targets.clone(),
         }
+    }
+}
+
+/// How far taking an environment down has come.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Decommission {
+    pub environment_id: EnvironmentId,
+    pub operation_id: OperationId,
+    /// Who ordered it.
+    pub actor: String,
+    pub reason: String,
+    /// Whether workloads that serve go too.
+    pub force: bool,
+    pub ordered_at: Timestamp,
+    /// The apps of workloads, once they are known.
+    pub apps: Vec<AppRemoval>,
+    /// Where telling bound tenants goes on.
+    pub told_after: Option<String>,
+    pub removal: Removal,
+}
+
+impl State for Decommission {
+    const KIND: &'static str = "decommission";
+
+    fn made_at(&self) -> Timestamp {
+        self.ordered_at
+    }
+
+    fn ttl_seconds(&self) -> Option<u32> {
+        Some(DECOMMISSION_SECONDS)
+    }
+}
+
+impl Decommission {
+    /// An environment has one record; a newer order's takes its place.
+    pub fn id(environment: &EnvironmentId) -> String {
+        format!("decommission-{environment}")
+    }
+}
+
+/// How far deleting one app has come.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AppRemoval {
+    pub workload: WorkloadRef,
+    /// A call to Azure that is not finished.
+    pub pending: Option<Value>,
+    pub gone: bool,
+    /// Why it could not be deleted.
+    pub kept: Option<String>,
+}
+
+impl AppRemoval {
+    pub fn new(workload: WorkloadRef) -> Self {
+        Self { workload, pending: None, gone: false, kept: None }
     }
 }
 

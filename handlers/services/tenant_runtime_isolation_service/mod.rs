@@ -30,13 +30,17 @@ pub use state::RuntimeTenantBinding;
 
 use crate::{
     ids::{EnvironmentId, TenantBindingId, TenantId},
-    ledger::{Ledger, Loaded},
+    ledger::{Commit, Ledger, Loaded},
     outcome::Fault,
-    ports::store::Partition,
+    ports::store::{Filter, Page, Partition},
 };
 
 /// Bindings of one environment whose ids may share eight digits.
 const ORDINALS_MAX: u32 = 8;
+/// Bindings that are read, or views that are asked for, at once.
+const VIEWS_AT_ONCE: usize = 50;
+/// Pages of an environment's bindings.
+const PAGES_MAX: usize = 20;
 
 /// A tenant's binding as the environment's owner has it, or the place where it will be.
 struct Located {
@@ -75,4 +79,45 @@ async fn locate(
 pub async fn owners_partition(ledger: &Ledger, partition: &Partition) -> Result<Option<Partition>, Fault> {
     let view = ledger.load::<RuntimeTenantBinding>(partition, state::VIEW_ID).await?.state;
     Ok(view.map(|view| Partition::environment(&view.owner_tenant_id, &partition.environment_id)))
+}
+
+/// The tenants, beside its owner, that an environment is bound to; `partition` is the owner's.
+///
+/// # Errors
+/// When the store is away.
+pub async fn bound_tenants(ledger: &Ledger, partition: &Partition) -> Result<Vec<TenantId>, Fault> {
+    let mut tenants = Vec::new();
+    let mut page = Page::first(VIEWS_AT_ONCE);
+    for _ in 0..PAGES_MAX {
+        let listing = ledger.query::<RuntimeTenantBinding>(partition, &Filter::default(), &page).await?;
+        let bindings = listing.items.into_iter().map(|(_, binding)| binding);
+        let others = bindings.filter(|binding| binding.bound_tenant_id != binding.owner_tenant_id);
+        tenants.extend(others.map(|binding| binding.bound_tenant_id));
+        let Some(next) = listing.next else { return Ok(tenants) };
+        page.after = Some(next);
+    }
+    Err(Fault::Rejected {
+        doing: format!("listing the tenants of `{}`", partition.environment_id),
+        code: "TooManyTenants".to_owned(),
+        detail: format!("there are more than {} of them, more than are looked through", PAGES_MAX * VIEWS_AT_ONCE),
+    })
+}
+
+/// Adds to an owner's commit that the views of bound tenants are to be written anew, a page of them;
+/// answers where to go on. `by` is who asks: once each.
+///
+/// # Errors
+/// When the store is away.
+pub async fn renew_views(
+    ledger: &Ledger,
+    commit: &mut Commit,
+    after: Option<String>,
+    by: &str,
+) -> Result<Option<String>, Fault> {
+    let page = Page { after, ..Page::first(VIEWS_AT_ONCE) };
+    let listing = ledger.query::<RuntimeTenantBinding>(&commit.partition, &Filter::default(), &page).await?;
+    for (_, binding) in &listing.items {
+        tenant_view::ask(commit, binding, by)?;
+    }
+    Ok(listing.next)
 }

@@ -53,9 +53,10 @@ impl State for RuntimeTenantBinding {
         self.bound_at
     }
 
-    /// Sweeps go through what a bound tenant has, as they go through environments.
+    /// Sweeps go through what a bound tenant has, as they go through environments, for as long as the
+    /// environment is there.
     fn due(&self) -> Option<Timestamp> {
-        self.view.as_ref().map(|_| self.bound_at)
+        self.view.as_ref().filter(|view| !view.targets.is_empty()).map(|_| self.bound_at)
     }
 }
 

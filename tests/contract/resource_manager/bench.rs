@@ -1,6 +1,7 @@
 //! A stand-in to ask, on a file of its own, with a clock that is moved by hand.
 
 use std::{
+    path::Path,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -9,8 +10,9 @@ use axum::{body::Body, http::Request};
 use jiff::Timestamp;
 use runtime_platform::{
     local::{
-        azure::{AUDIENCE, Azure, AzureOptions, Happening, ImageCatalogue},
+        azure::{AUDIENCE, Azure, AzureOptions, Happening, ImageCatalogue, KeyVaults},
         identity::Tokens,
+        service_bus::{Message, ServiceBus, Topology},
     },
     ports::clock::Clock,
 };
@@ -59,6 +61,8 @@ pub struct Bench {
     clock: Arc<Hands>,
     images: ImageCatalogue,
     azure: Azure,
+    vaults: KeyVaults,
+    service_bus: ServiceBus,
     pub heard: Arc<Mutex<Vec<Happening>>>,
 }
 
@@ -83,11 +87,17 @@ impl Bench {
         options.clock = clock.clone();
         options.images = images.clone();
         options.restart_pause = Duration::from_millis(5);
+        let declared = Path::new(env!("CARGO_MANIFEST_DIR")).join("infra/messaging.json");
+        let topology = Topology::read(&declared).unwrap();
+        let service_bus =
+            ServiceBus::open(&directory.path().join("bus.db"), topology, clock.clone()).unwrap();
+        options.service_bus = Some(service_bus.clone());
         let ears = heard.clone();
         options.sink = Arc::new(move |happening| ears.lock().unwrap().push(happening));
         let azure = Azure::open(options).unwrap();
+        let vaults = KeyVaults::open(&azure, &directory.path().join("vaults.db")).await.unwrap();
         azure.start().await.unwrap();
-        Self { directory, clock, images, azure, heard }
+        Self { directory, clock, images, azure, vaults, service_bus, heard }
     }
 
     pub fn azure(&self) -> &Azure {
@@ -97,7 +107,7 @@ impl Bench {
     /// Ends the stand-in and opens it again on the same file.
     pub async fn restart(self) -> Self {
         self.azure.stop().await;
-        drop(self.azure);
+        drop((self.azure, self.vaults, self.service_bus));
         Self::open(self.directory, self.clock, self.images).await
     }
 
@@ -173,6 +183,42 @@ impl Bench {
         self.send("PUT", &versioned(id), Some(body)).await
     }
 
+    /// Asks a vault, with a token for it.
+    pub async fn vault(&self, method: &str, path: &str, body: Value) -> Value {
+        let token = Tokens::new([1; 32], "header".to_owned())
+            .issue("https://vault.localhost", self.clock.now().as_second());
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{path}?api-version=7.6"))
+            .header("host", "kv.vault.localhost")
+            .header("authorization", format!("Bearer {token}"))
+            .header("content-type", "application/json")
+            .body(Body::from(body.to_string()))
+            .unwrap();
+        let response = self.vaults.router().oneshot(request).await.unwrap();
+        assert!(response.status().is_success(), "{method} {path}: {}", response.status());
+        let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    }
+
+    /// A token of Microsoft Entra's for an audience.
+    pub fn token(&self, audience: &str) -> String {
+        Tokens::new([1; 32], "header".to_owned()).issue(audience, self.clock.now().as_second())
+    }
+
+    /// Puts so many messages into a queue.
+    pub async fn enqueue(&self, queue: &str, count: usize) {
+        let message =
+            |number| Message { message_id: format!("m{number}"), body: b"{}".to_vec(), ..Message::default() };
+        self.service_bus.send(queue, (0..count).map(message).collect()).await.unwrap();
+    }
+
+    /// Everything that the stand-in keeps on disk.
+    pub fn disk(&self) -> Vec<u8> {
+        let files = std::fs::read_dir(self.directory.path()).unwrap();
+        files.flat_map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
+    }
+
     /// Makes the resource group that most tests work in.
     pub async fn group(&self) {
         let created = self.put(GROUP, json!({ "location": "westeurope" })).await;
@@ -197,6 +243,7 @@ fn versioned(id: &str) -> String {
         "microsoft.network" => "2024-05-01",
         "microsoft.managedidentity" => "2023-01-31",
         "microsoft.authorization" => "2022-04-01",
+        "microsoft.servicebus" => "2021-11-01",
         _ => "2024-03-01",
     };
     format!("{id}?api-version={version}")

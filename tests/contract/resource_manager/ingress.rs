@@ -27,13 +27,13 @@ use super::{
 };
 
 impl Bench {
-    async fn host(&self, name: &str) -> String {
+    pub async fn host(&self, name: &str) -> String {
         let domain =
             self.get(ENVIRONMENT).await.body["properties"]["defaultDomain"].as_str().unwrap().to_owned();
         format!("{name}.{domain}")
     }
 
-    async fn ask(&self, host: &str, path: &str) -> (u16, Value) {
+    pub async fn ask(&self, host: &str, path: &str) -> (u16, Value) {
         let request =
             Request::builder().uri(path).header("host", format!("{host}:9443")).body(Body::empty()).unwrap();
         let response = self.azure().ingress().oneshot(request).await.unwrap();
@@ -86,7 +86,7 @@ async fn a_revision_that_answers_500_runs_all_the_same() {
     assert_eq!(bench.revision("api--bad").await["healthState"], json!("Healthy"));
 }
 
-fn catalogue(images: &Value) -> ImageCatalogue {
+pub fn catalogue(images: &Value) -> ImageCatalogue {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("images.json");
     std::fs::write(&file, json!({ "images": images }).to_string()).unwrap();
@@ -149,7 +149,7 @@ async fn a_revision_may_sleep_and_is_woken_by_a_request() {
 }
 
 /// A catalogue whose programs are this very test binary, and two that do not work.
-fn programs() -> ImageCatalogue {
+pub fn programs() -> ImageCatalogue {
     let test = "contract::resource_manager::ingress::the_program_of_these_tests_greets";
     let own = std::env::current_exe().unwrap();
     catalogue(&json!([
@@ -194,7 +194,7 @@ fn the_program_of_these_tests_greets() {
 
 impl Bench {
     /// An app whose one revision runs our program, ready; answers the port that it listens on.
-    async fn own_program(&self) -> u16 {
+    pub async fn own_program(&self) -> u16 {
         self.environment().await;
         let mut own = body("mine/web:1", "own");
         own["properties"]["template"]["containers"][0]["env"] =

@@ -18,6 +18,7 @@ use runtime_platform::{
 };
 use serde_json::{Value, json};
 
+use super::registry::FakeRegistry;
 use crate::support::{faulty::Trouble, fixed_clock::FixedClock};
 
 /// How long a call that is not finished asks to wait.
@@ -47,6 +48,8 @@ pub enum Behaviour {
 pub struct FakeCompute {
     clock: FixedClock,
     trouble: Trouble,
+    /// Where images come from, and by which tags they go.
+    registry: Option<FakeRegistry>,
     state: Arc<Mutex<State>>,
 }
 
@@ -57,6 +60,8 @@ struct State {
     images: BTreeMap<String, Behaviour>,
     /// By version of the configuration; it comes before the image's.
     configurations: BTreeMap<u64, Behaviour>,
+    /// By the end of a secret's URL; it comes before the image's too.
+    secrets: BTreeMap<String, Behaviour>,
     workloads: BTreeMap<String, Workload>,
     /// Calls that were started, by number; a finished one is remembered, since its token may be
     /// looked at again.
@@ -76,6 +81,8 @@ struct Workload {
 
 struct Made {
     spec: RevisionSpec,
+    /// The tag of its image.
+    tagged: String,
     at: Timestamp,
     active: bool,
     provisioned: bool,
@@ -85,6 +92,7 @@ struct Made {
 enum Change {
     Stage { workload: String, revision: String },
     Shift { workload: String, weights: BTreeMap<String, u32> },
+    Remove { workload: String },
 }
 
 struct Started {
@@ -94,7 +102,13 @@ struct Started {
 
 impl FakeCompute {
     pub fn new(clock: FixedClock, trouble: Trouble) -> Self {
-        Self { clock, trouble, state: Arc::default() }
+        Self { clock, trouble, registry: None, state: Arc::default() }
+    }
+
+    /// Tells of images by the tags that they were asked for by.
+    #[must_use]
+    pub fn over(self, registry: FakeRegistry) -> Self {
+        Self { registry: Some(registry), ..self }
     }
 
     /// Calls that start from now on are finished after this many looks.
@@ -102,7 +116,8 @@ impl FakeCompute {
         self.state().looks = looks;
     }
 
-    /// What becomes of an image; [`Behaviour::Good`] where nothing is said.
+    /// What becomes of an image, by its digest or else by its tag; [`Behaviour::Good`] where nothing is
+    /// said.
     pub fn image(&self, image: &str, behaviour: Behaviour) {
         self.state().images.insert(image.to_owned(), behaviour);
     }
@@ -113,12 +128,38 @@ impl FakeCompute {
         self.state().configurations.insert(version, behaviour);
     }
 
+    /// What becomes of a revision that is started with a version of a secret, by the end of its URL.
+    pub fn secret(&self, url_end: &str, behaviour: Behaviour) {
+        self.state().secrets.insert(url_end.to_owned(), behaviour);
+    }
+
+    /// Whether this was said of an image.
+    pub fn is_image(&self, image: &str, behaviour: Behaviour) -> bool {
+        self.state().images.get(image) == Some(&behaviour)
+    }
+
+    /// Every revision that was made, and its traffic in percent.
+    pub fn made(&self) -> Vec<(RevisionSpec, u32)> {
+        let state = self.state();
+        let workloads = state.workloads.values();
+        let made = workloads.flat_map(|workload| {
+            let traffic = |name: &String| workload.traffic.get(name).copied().unwrap_or(0);
+            workload.revisions.iter().map(move |(name, made)| (made.spec.clone(), traffic(name)))
+        });
+        made.collect()
+    }
+
     /// What a workload's revision that has all the traffic was made from.
     pub fn serving(&self, workload: &str) -> Option<RevisionSpec> {
         let state = self.state();
         let there = state.workloads.get(workload)?;
         let (name, _) = there.traffic.iter().find(|(_, weight)| **weight == 100)?;
         there.revisions.get(name).map(|made| made.spec.clone())
+    }
+
+    /// A workload goes, behind the platform's back.
+    pub fn forget(&self, workload: &str) {
+        self.state().workloads.remove(workload);
     }
 
     /// What changed, in order, e.g. `stage api--d1 acr/api:1`, `shift api to api--d1=100`.
@@ -205,15 +246,25 @@ fn state_of(made: &Made, behaviour: Behaviour, now: Timestamp) -> RevisionState 
 }
 
 impl State {
-    fn behaviour(&self, spec: &RevisionSpec) -> Behaviour {
+    fn behaviour(&self, made: &Made) -> Behaviour {
+        let spec = &made.spec;
         let configured =
             spec.configuration.as_ref().and_then(|entry| self.configurations.get(&entry.version));
-        configured.or(self.images.get(&spec.image)).copied().unwrap_or(Behaviour::Good)
+        let bound = self
+            .secrets
+            .iter()
+            .find(|(end, _)| spec.secrets.iter().any(|entry| entry.key_vault_url.ends_with(end.as_str())));
+        configured
+            .or(bound.map(|(_, behaviour)| behaviour))
+            .or(self.images.get(&spec.image))
+            .or(self.images.get(&made.tagged))
+            .copied()
+            .unwrap_or(Behaviour::Good)
     }
 
     fn revision(&self, name: &str) -> Option<(&Made, Behaviour)> {
         let made = self.workloads.values().find_map(|workload| workload.revisions.get(name))?;
-        Some((made, self.behaviour(&made.spec)))
+        Some((made, self.behaviour(made)))
     }
 
     /// The revision that a request to `name` reaches. A workload spreads a hundred requests exactly
@@ -232,7 +283,7 @@ impl State {
     fn observe(&self, name: &str, now: Timestamp) -> Option<Observed> {
         let workload = self.workloads.get(name)?;
         let revisions = workload.revisions.iter().map(|(name, made)| {
-            let behaviour = self.behaviour(&made.spec);
+            let behaviour = self.behaviour(made);
             let state = state_of(made, behaviour, now);
             let replicas = if made.active { made.spec.min_replicas.max(1) } else { 0 };
             let lived = now.duration_since(made.at).unsigned_abs().as_secs();
@@ -264,7 +315,7 @@ impl State {
         &mut self,
         workload: &str,
         revision: String,
-        spec: &RevisionSpec,
+        (spec, tagged): (&RevisionSpec, String),
         now: Timestamp,
     ) -> Result<Step, Fault> {
         let change = Change::Stage { workload: workload.to_owned(), revision: revision.clone() };
@@ -279,9 +330,9 @@ impl State {
         if there.revisions.is_empty() {
             there.traffic = BTreeMap::from([(revision.clone(), 100)]);
         }
-        let made = Made { spec: spec.clone(), at: now, active: true, provisioned: false };
+        self.effects.push(format!("stage {revision} {tagged}"));
+        let made = Made { spec: spec.clone(), tagged, at: now, active: true, provisioned: false };
         there.revisions.insert(revision.clone(), made);
-        self.effects.push(format!("stage {revision} {}", spec.image));
         Ok(self.start(change))
     }
 
@@ -387,7 +438,21 @@ impl State {
                     self.workloads.get_mut(workload).expect("traffic was checked against its workload");
                 there.traffic = weights.clone();
             }
+            Change::Remove { workload } => drop(self.workloads.remove(workload)),
         }
+    }
+
+    fn remove(&mut self, workload: &str) -> Step {
+        if !self.workloads.contains_key(workload) {
+            return Step::Done;
+        }
+        let change = Change::Remove { workload: workload.to_owned() };
+        let on_its_way = self.started.iter().any(|it| it.change == change && it.looks_left > 0);
+        if on_its_way {
+            return self.unfinished(&change);
+        }
+        self.effects.push(format!("remove {workload}"));
+        self.start(change)
     }
 }
 
@@ -400,7 +465,9 @@ impl Compute for FakeCompute {
     async fn stage(&self, workload: &WorkloadRef, revision: &RevisionSpec) -> Result<Step, Fault> {
         let name = self.revision_name(workload, &revision.suffix);
         let now = self.clock.now();
-        self.call("compute.stage", |state| state.stage(&workload.name, name, revision, now)).await
+        let image = &revision.image;
+        let tagged = self.registry.as_ref().map_or_else(|| image.clone(), |registry| registry.named(image));
+        self.call("compute.stage", |state| state.stage(&workload.name, name, (revision, tagged), now)).await
     }
 
     async fn resume(&self, token: &Value) -> Result<Step, Fault> {
@@ -417,6 +484,10 @@ impl Compute for FakeCompute {
 
     async fn deactivate(&self, workload: &WorkloadRef, revision: &str) -> Result<(), Fault> {
         self.call("compute.deactivate", |state| state.set_active(&workload.name, revision, false)).await
+    }
+
+    async fn remove(&self, workload: &WorkloadRef) -> Result<Step, Fault> {
+        self.call("compute.remove", |state| Ok(state.remove(&workload.name))).await
     }
 
     fn revision_name(&self, workload: &WorkloadRef, suffix: &str) -> String {

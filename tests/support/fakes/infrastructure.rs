@@ -10,7 +10,10 @@ use async_trait::async_trait;
 use runtime_platform::{
     ids::derive,
     outcome::Fault,
-    ports::infrastructure::{Advance, Change, Difference, Infrastructure, PlannedChange, Progress, Resource},
+    ports::infrastructure::{
+        Advance, Change, Difference, Infrastructure, Kept, PlannedChange, Progress, Removal, Removing,
+        Resource,
+    },
 };
 use serde_json::{Value, json};
 
@@ -33,6 +36,8 @@ struct State {
     there: BTreeMap<String, Value>,
     /// Reasons why resources will not come into place, by key.
     failing: BTreeMap<String, String>,
+    /// Resources that stay, by key.
+    staying: BTreeMap<String, Kept>,
     effects: Vec<String>,
 }
 
@@ -49,6 +54,16 @@ impl FakeInfrastructure {
     /// The resource `key` will not come into place.
     pub fn fail(&self, key: &str, reason: &str) {
         self.state.lock().unwrap().failing.insert(key.to_owned(), reason.to_owned());
+    }
+
+    /// The resource `key` is not removed.
+    pub fn keep(&self, key: &str, reason: &str, must: bool) {
+        self.state.lock().unwrap().staying.insert(key.to_owned(), Kept { reason: reason.to_owned(), must });
+    }
+
+    /// The resource `key` is removed again.
+    pub fn release(&self, key: &str) {
+        self.state.lock().unwrap().staying.remove(key);
     }
 
     /// Somebody else writes (or, with none, deletes) the resource `id`.
@@ -150,6 +165,43 @@ impl State {
             return Advance::Done { progress };
         }
         Advance::Running { progress, again_in: AGAIN_IN }
+    }
+
+    /// One resource after the other, from the last; each takes its looks.
+    fn remove(&mut self, desired: &[Resource], mut removal: Removal) -> Removing {
+        for resource in desired.iter().rev() {
+            let key = resource.key.as_str();
+            if removal.gone.contains(key) || removal.kept.contains_key(key) {
+                continue;
+            }
+            let needed = desired.iter().find(|other| {
+                removal.kept.contains_key(&other.key) && other.depends_on.iter().any(|need| need == key)
+            });
+            if let Some(other) = needed {
+                let kept = Kept {
+                    reason: format!("`{}`, which needs it, stays", other.key),
+                    must: removal.kept[&other.key].must,
+                };
+                removal.kept.insert(key.to_owned(), kept);
+                continue;
+            }
+            if let Some(kept) = self.staying.get(key) {
+                removal.kept.insert(key.to_owned(), kept.clone());
+                continue;
+            }
+            let left = removal.pending.remove(key).map(|token| token["looks"].as_u64().unwrap_or(0));
+            if left.is_none() && self.there.remove(&resource.id).is_some() {
+                self.effects.push(format!("delete {key}"));
+            }
+            let left = left.map_or(u64::from(self.looks), |left| left.saturating_sub(1));
+            if left == 0 {
+                removal.gone.insert(key.to_owned());
+                continue;
+            }
+            removal.pending.insert(key.to_owned(), json!({ "looks": left }));
+            return Removing::Running { removal, again_in: AGAIN_IN };
+        }
+        Removing::Done { removal }
     }
 
     /// What a step that died has put already is as good as what the plan saw.
@@ -281,6 +333,10 @@ impl Infrastructure for FakeInfrastructure {
         progress: Progress,
     ) -> Result<Advance, Fault> {
         self.call("infrastructure.advance", |state| Ok(state.advance(desired, plan, progress))).await
+    }
+
+    async fn remove(&self, desired: &[Resource], removal: Removal) -> Result<Removing, Fault> {
+        self.call("infrastructure.remove", |state| Ok(state.remove(desired, removal))).await
     }
 }
 

@@ -1,6 +1,12 @@
 //! Probes that are answered by what runs in [`FakeCompute`].
 
-use std::convert::identity;
+use std::{
+    convert::identity,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use async_trait::async_trait;
 use runtime_platform::ports::{
@@ -20,18 +26,33 @@ pub struct FakeProbe {
     clock: FixedClock,
     compute: FakeCompute,
     trouble: Trouble,
+    /// Whether anything can be reached from here.
+    reaches: Arc<AtomicBool>,
 }
 
 impl FakeProbe {
     pub fn new(clock: FixedClock, compute: FakeCompute, trouble: Trouble) -> Self {
-        Self { clock, compute, trouble }
+        Self { clock, compute, trouble, reaches: Arc::new(AtomicBool::new(true)) }
+    }
+
+    /// Whether probes get anywhere from now on.
+    pub fn reach(&self, reaches: bool) {
+        self.reaches.store(reaches, Ordering::SeqCst);
     }
 }
 
 #[async_trait]
 impl Probe for FakeProbe {
     async fn probe(&self, target: &ProbeTarget) -> Sample {
-        let ask = async { Ok(self.compute.request(&target.host)) };
+        // Nobody has the canary's host, and the ingress says so.
+        let answer = match target.host.starts_with("cs--canary.") {
+            _ if !self.reaches.load(Ordering::SeqCst) => {
+                Answer::Unreachable { reason: "the network is down".into() }
+            }
+            true => Answer::Status { status: 404, retry_after: false },
+            false => self.compute.request(&target.host),
+        };
+        let ask = async { Ok(answer) };
         let lost = |why: &'static str| Answer::Unreachable { reason: why.into() };
         let answer = self.trouble.around("probe", ask, lost).await.unwrap_or_else(identity);
         Sample { at: self.clock.now(), latency_ms: LATENCY_MS, answer }

@@ -52,6 +52,9 @@ pub struct ContextFile {
     /// Under it are the vaults; empty in a context that an older version wrote.
     #[serde(default)]
     pub vault_endpoint: String,
+    /// Where every container registry is reached; empty in a context that an older version wrote.
+    #[serde(default)]
+    pub registry_endpoint: String,
     pub root_certificate: PathBuf,
     pub data_directory: PathBuf,
     pub log_file: PathBuf,

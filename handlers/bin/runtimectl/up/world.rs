@@ -43,6 +43,8 @@ const EVENTS_MAX: usize = 4096;
 const FIRST_PORT: u16 = 7071;
 /// What the hosts of vaults lie under.
 const VAULT_DOMAIN: &str = "vault.localhost";
+/// Where every container registry is reached, whatever the images call it.
+const REGISTRY_HOST: &str = "registry.localhost";
 
 /// What to run, and where to keep it.
 pub struct WorldOptions {
@@ -98,7 +100,11 @@ impl World {
         let tokens = Tokens::new(keys.token_key(), keys.identity_header.clone());
         let mut servers = JoinSet::new();
         let service_bus = service_bus(&app, &data)?;
-        let azure = azure(&data, &options.images, &tokens, &listeners, &log, &guardian)?;
+        let azure = azure(&data, &options.images, &tokens, &listeners, &log, &service_bus)?;
+        // Before the apps start: their secrets are in the vaults.
+        let vaults = KeyVaults::open(&azure, &data.directory.join("key-vault.db")).await;
+        let vaults =
+            vaults.map_err(|error| Failure::unusable("The vaults cannot be opened").because(&error))?;
         azure
             .start()
             .await
@@ -106,9 +112,6 @@ impl World {
         // Whoever received a message in an earlier `up` is gone with it.
         let released = service_bus.release_all().await;
         released.map_err(|error| Failure::unusable("The Service Bus cannot use its file").because(&error))?;
-        let vaults = KeyVaults::open(&azure, &data.directory.join("key-vault.db")).await;
-        let vaults =
-            vaults.map_err(|error| Failure::unusable("The vaults cannot be opened").because(&error))?;
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         let launch = Launch {
             app,
@@ -270,6 +273,7 @@ struct Listeners {
     ingress: (TcpListener, u16),
     identity: (TcpListener, u16),
     vaults: (TcpListener, u16),
+    registry: (TcpListener, u16),
 }
 
 impl Listeners {
@@ -293,6 +297,7 @@ impl Listeners {
             ingress: ports::listen(&wanted(3, before(|last| &last.ingress_endpoint))).await?,
             identity: ports::listen(&wanted(4, before(|last| &last.identity_endpoint))).await?,
             vaults: ports::listen(&wanted(5, before(|last| &last.vault_endpoint))).await?,
+            registry: ports::listen(&wanted(6, before(|last| &last.registry_endpoint))).await?,
         })
     }
 
@@ -311,6 +316,7 @@ impl Listeners {
             ingress_endpoint: format!("https://apps.localhost:{}", self.ingress.1),
             identity_endpoint: format!("http://127.0.0.1:{}/msi/token", self.identity.1),
             vault_endpoint: format!("https://{VAULT_DOMAIN}:{}", self.vaults.1),
+            registry_endpoint: format!("https://{REGISTRY_HOST}:{}", self.registry.1),
             root_certificate: authority.root_certificate().to_owned(),
             data_directory: data.directory.clone(),
             log_file: data.directory.join("log.jsonl"),
@@ -333,7 +339,8 @@ impl Listeners {
         let own = authority.server(&["localhost", "127.0.0.1"]).map_err(no_certificate)?;
         let apps = azure::hosts_server(authority.clone(), "apps.localhost").map_err(no_certificate)?;
         let safe = azure::hosts_server(authority.clone(), VAULT_DOMAIN).map_err(no_certificate)?;
-        let vaults = vaults.router();
+        let pulls = authority.server(&[REGISTRY_HOST]).map_err(no_certificate)?;
+        let (vaults, registry) = (vaults.router(), azure.registry());
         let key = rest::SasKey { name: SAS_KEY_NAME.to_owned(), key: keys.service_bus_key.clone() };
         let bus = rest::router(service_bus, tokens.clone(), key);
         let (manager, ingress, identity) =
@@ -344,6 +351,7 @@ impl Listeners {
         servers.spawn(async move { match https::serve(self.ingress.0, Some(apps), ingress).await {} });
         servers.spawn(async move { match https::serve(self.identity.0, None, identity).await {} });
         servers.spawn(async move { match https::serve(self.vaults.0, Some(safe), vaults).await {} });
+        servers.spawn(async move { match https::serve(self.registry.0, Some(pulls), registry).await {} });
         Ok(self.functions)
     }
 }
@@ -387,7 +395,7 @@ fn azure(
     tokens: &Tokens,
     listeners: &Listeners,
     log: &Log,
-    _guardian: &Arc<Guardian>,
+    service_bus: &ServiceBus,
 ) -> Result<Azure, Failure> {
     let images = match images {
         Some(file) => ImageCatalogue::read(file)
@@ -397,6 +405,7 @@ fn azure(
     let log = log.clone();
     let options = AzureOptions {
         images,
+        service_bus: Some(service_bus.clone()),
         vault_domain: format!("{VAULT_DOMAIN}:{}", listeners.vaults.1),
         sink: Arc::new(move |happening| tell(&log, &happening)),
         ..AzureOptions::new(
@@ -414,6 +423,9 @@ fn tell(log: &Log, happening: &Happening) {
     match happening {
         Happening::Output { replica, line, .. } => log.tell("INFO", replica, line),
         Happening::Ready { replica, .. } => log.tell("INFO", "replicas", &format!("{replica} is ready")),
+        Happening::Scaled { revision, from, to, .. } => {
+            log.tell("INFO", "replicas", &format!("{revision} goes from {from} to {to} replicas"));
+        }
         Happening::Exited { replica, reason, .. } => {
             log.tell("WARN", "replicas", &format!("{replica} exited: {reason}"));
         }
@@ -435,6 +447,7 @@ fn settings(
         ("SERVICE_BUS_ENDPOINT", context.service_bus_endpoint.clone()),
         ("RESOURCE_MANAGER_ENDPOINT", context.resource_manager_endpoint.clone()),
         ("VAULT_DOMAIN", VAULT_DOMAIN.to_owned()),
+        ("REGISTRY_ENDPOINT", context.registry_endpoint.trim_start_matches("https://").to_owned()),
         ("AZURE_SUBSCRIPTION_ID", SUBSCRIPTION.to_owned()),
         ("AZURE_DIRECTORY_ID", DIRECTORY.to_owned()),
         ("AZURE_CREDENTIAL", "managed".to_owned()),

@@ -1,11 +1,12 @@
 //! Container apps: a write may make a revision, traffic goes to revisions by weight, and each active
 //! revision has replicas that really listen.
 //!
-//! Absent on purpose: custom domains, Dapr, jobs, scale rules (a revision runs its least number of
-//! replicas), checks of registries' credentials.
+//! Absent on purpose: custom domains, Dapr, jobs, checks of registries' credentials.
 
 mod revisions;
 mod rules;
+mod scale;
+mod secrets;
 
 use rusqlite::Connection;
 use serde_json::{Map, Value, json};
@@ -21,6 +22,8 @@ use super::{
     types,
 };
 pub(super) use revisions::{Plan, act, plan, promote, replica, replicas, revision, revisions};
+pub(super) use scale::{Rule, Scale};
+pub(super) use secrets::{EnvValue, Reference, SecretValue, identities, may_read, unseen};
 
 /// Inactive revisions that are kept where the app does not say.
 const INACTIVE_REVISIONS_MAX: u64 = 100;
@@ -76,6 +79,7 @@ pub(super) fn apply(
     }
     let secrets = secret_names(body);
     rules::template(&body["properties"]["template"], &secrets)?;
+    scale::check(&body["properties"]["template"]["scale"], &secrets, &identities(body))?;
     complete_template(&mut body["properties"]["template"]);
     let made = make_revision(connection, call, id, body)?;
     check_traffic(connection, id, body)?;
@@ -174,11 +178,7 @@ fn complete_template(template: &mut Value) {
     template.entry("revisionSuffix").or_insert_with(|| json!(""));
     let scale = template.entry("scale").or_insert_with(|| json!({}));
     if let Some(scale) = scale.as_object_mut() {
-        let defaults =
-            json!({ "minReplicas": 0, "maxReplicas": 10, "cooldownPeriod": 300, "pollingInterval": 30 });
-        for (name, value) in defaults.as_object().into_iter().flatten() {
-            scale.entry(name.clone()).or_insert_with(|| value.clone());
-        }
+        scale::complete(scale);
     }
     for container in template.get_mut("containers").and_then(Value::as_array_mut).into_iter().flatten() {
         if let Some(container) = container.as_object_mut() {

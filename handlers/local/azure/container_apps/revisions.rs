@@ -7,13 +7,19 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use super::{STOPPED, domain, is_single, is_stopped, weights};
+use super::{
+    STOPPED, Scale, domain, is_single, is_stopped,
+    secrets::{self, EnvValue, identities},
+    weights,
+};
 use crate::local::azure::{
     address::ResourceId,
     defaults::Naming,
+    images::ImageCatalogue,
     operations,
     records::{self, Resource, Revision},
     refusals::ArmError,
+    registry,
     replicas::{Container, Fleet, ReplicaView, RunSpec},
     resources::{self, Call, Effect, Reply},
     types,
@@ -25,6 +31,9 @@ const RESTARTS_UNTIL_FAILED: u32 = 5;
 /// What of an app is to run, and by which hosts it is reached.
 #[derive(Clone, Debug)]
 pub(in crate::local::azure) struct Plan {
+    pub app: ResourceId,
+    /// The identities that the app has, in lower case.
+    pub identities: Vec<String>,
     /// The app's own host, without a port; none where it has no ingress.
     pub host: Option<String>,
     /// Percent of the traffic by revision.
@@ -44,6 +53,7 @@ pub(in crate::local::azure) fn plan(
     connection: &Connection,
     key: &str,
     naming: &Naming,
+    images: &ImageCatalogue,
 ) -> Result<Option<Plan>, ArmError> {
     let Some(app) = records::load(connection, key)?.filter(|app| app.state != operations::DELETING) else {
         return Ok(None);
@@ -52,30 +62,38 @@ pub(in crate::local::azure) fn plan(
     let domain = domain(&app.body, naming);
     let host = |name: &str| domain.as_ref().map(|domain| format!("{name}.{domain}"));
     let running = all.iter().filter(|revision| revision.active && !is_stopped(&app.body));
+    let mut revisions = Vec::new();
+    for revision in running {
+        let mut spec = run_spec(&app, revision, domain.as_deref(), naming, images);
+        if let Some(stand_in) = registry::pulled(connection, spec.image())? {
+            spec.stand_in = stand_in;
+        }
+        revisions.push(PlannedRevision { host: host(&revision.name), spec });
+    }
     Ok(Some(Plan {
+        app: app.id.clone(),
+        identities: identities(&app.body),
         host: host(&app.id.name),
         weights: weights(&app.body, &all),
-        revisions: running
-            .map(|revision| PlannedRevision {
-                host: host(&revision.name),
-                spec: run_spec(&app, revision, domain.as_deref(), naming),
-            })
-            .collect(),
+        revisions,
     }))
 }
 
-fn run_spec(app: &Resource, revision: &Revision, domain: Option<&str>, naming: &Naming) -> RunSpec {
+fn run_spec(
+    app: &Resource,
+    revision: &Revision,
+    domain: Option<&str>,
+    naming: &Naming,
+    images: &ImageCatalogue,
+) -> RunSpec {
     let secrets = app.body["properties"]["configuration"]["secrets"].as_array();
-    let secret = |name: &str| {
-        let secret = secrets.into_iter().flatten().find(|secret| secret["name"] == json!(name))?;
-        secret["value"].as_str().map(str::to_owned)
-    };
-    let containers = revision.template["containers"].as_array().into_iter().flatten().map(|container| {
+    let given = revision.template["containers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let containers = given.iter().map(|container| {
         let mut env = BTreeMap::new();
         for entry in container["env"].as_array().into_iter().flatten() {
-            let value = entry["value"].as_str().map(str::to_owned);
-            let value = value.or_else(|| entry["secretRef"].as_str().and_then(secret));
-            if let (Some(name), Some(value)) = (entry["name"].as_str(), value) {
+            let value = entry["value"].as_str().map(|value| EnvValue::Plain(value.to_owned()));
+            let referred = || secrets::value_of(secrets, entry["secretRef"].as_str()?);
+            if let (Some(name), Some(value)) = (entry["name"].as_str(), value.or_else(referred)) {
                 env.insert(name.to_owned(), value);
             }
         }
@@ -85,15 +103,40 @@ fn run_spec(app: &Resource, revision: &Revision, domain: Option<&str>, naming: &
             env,
         }
     });
-    let scale = |name: &str| revision.template["scale"][name].as_u64().unwrap_or_default();
+    let containers = containers.collect::<Vec<_>>();
     RunSpec {
         app: app.id.name.clone(),
         revision: revision.name.clone(),
-        containers: containers.collect(),
+        stand_in: images.stand_in(containers.first().map_or("", |container| &container.image)),
+        containers,
         domain: domain.unwrap_or(&naming.ingress_domain).to_owned(),
-        replicas_min: u32::try_from(scale("minReplicas")).unwrap_or(u32::MAX),
-        cooldown_seconds: scale("cooldownPeriod"),
+        scale: Scale::of(&revision.template, domain.is_some()),
+        millicores: given.iter().map(|container| millicores(&container["resources"]["cpu"])).sum(),
+        memory_bytes: given.iter().map(|container| bytes(&container["resources"]["memory"])).sum(),
+        broken: None,
     }
+}
+
+/// Thousandths of a processor, of a number or a text such as `0.5`; half a processor where it says
+/// nothing that can be read.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is cut to what a u32 holds")]
+fn millicores(cpu: &Value) -> u32 {
+    let cores = cpu.as_f64().or_else(|| cpu.as_str()?.parse().ok()).unwrap_or(0.5);
+    (cores * 1000.0).round().clamp(1.0, f64::from(u32::MAX)) as u32
+}
+
+/// Bytes of e.g. `1Gi`; one gibibyte where it says nothing that can be read.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a container has far less than 2^63 bytes"
+)]
+fn bytes(memory: &Value) -> u64 {
+    const UNITS: [(&str, f64); 2] = [("Gi", 1_073_741_824.0), ("Mi", 1_048_576.0)];
+    let text = memory.as_str().unwrap_or("1Gi");
+    let unit = UNITS.iter().find_map(|(unit, size)| Some((text.strip_suffix(unit)?, *size)));
+    let number = unit.and_then(|(number, size)| Some(number.trim().parse::<f64>().ok()? * size));
+    number.filter(|bytes| *bytes >= 1.0).unwrap_or(1_073_741_824.0) as u64
 }
 
 /// How a revision is, in Azure's three words.
@@ -104,9 +147,13 @@ struct Health {
     running: &'static str,
 }
 
-fn health(active: bool, provisioned: bool, replicas: &[ReplicaView]) -> Health {
+fn health(active: bool, provisioned: bool, broken: bool, replicas: &[ReplicaView]) -> Health {
     if !active {
         return Health { provisioning: "Deprovisioned", health: "None", running: STOPPED };
+    }
+    if broken {
+        let provisioning = if provisioned { "Provisioned" } else { "Failed" };
+        return Health { provisioning, health: "Unhealthy", running: "Failed" };
     }
     let ready = replicas.iter().filter(|replica| replica.ready).count();
     let restarts = replicas.iter().map(|replica| replica.restarts).max().unwrap_or_default();
@@ -129,7 +176,8 @@ fn health(active: bool, provisioned: bool, replicas: &[ReplicaView]) -> Health {
 fn show(app: &Resource, revision: &Revision, all: &[Revision], fleet: &Fleet, naming: &Naming) -> Value {
     let running = fleet.replicas(&app.id.key(), &revision.name);
     let active = revision.active && !is_stopped(&app.body);
-    let health = health(active, revision.provisioned, &running);
+    let broken = fleet.broken(&app.id.key(), &revision.name).filter(|_| active);
+    let health = health(active, revision.provisioned, broken.is_some(), &running);
     let weights = weights(&app.body, all);
     let weight = weights.iter().find(|(name, _)| *name == revision.name).map_or(0, |(_, weight)| *weight);
     let domain = domain(&app.body, naming);
@@ -145,11 +193,12 @@ fn show(app: &Resource, revision: &Revision, all: &[Revision], fleet: &Fleet, na
         "provisioningState": health.provisioning,
         "runningState": health.running,
     });
-    if let Some(detail) = running.iter().find(|replica| !replica.ready && replica.restarts > 0) {
-        properties["runningStateDetails"] = json!(detail.detail);
+    let crashing = running.iter().find(|replica| !replica.ready && replica.restarts > 0);
+    if let Some(detail) = broken.or_else(|| crashing.map(|replica| replica.detail.clone())) {
         if health.provisioning == "Failed" {
-            properties["provisioningError"] = json!(detail.detail);
+            properties["provisioningError"] = json!(detail);
         }
+        properties["runningStateDetails"] = json!(detail);
     }
     json!({
         "id": format!("{}/revisions/{}", app.id.text, revision.name),
@@ -350,7 +399,7 @@ mod tests {
     #[test]
     fn a_revision_is_what_its_replicas_are() {
         let says = |active, provisioned, replicas: &[ReplicaView]| {
-            let Health { provisioning, health, running } = health(active, provisioned, replicas);
+            let Health { provisioning, health, running } = health(active, provisioned, false, replicas);
             (provisioning, health, running)
         };
         let table = [
@@ -371,5 +420,19 @@ mod tests {
         for (found, expected) in table {
             assert_eq!(found, expected);
         }
+        assert_eq!(
+            health(true, false, true, &[]),
+            Health { provisioning: "Failed", health: "Unhealthy", running: "Failed" }
+        );
+    }
+
+    #[test]
+    fn what_a_container_may_use_is_read_from_numbers_and_texts() {
+        assert_eq!([json!(0.25), json!("1.5"), json!(null)].map(|cpu| millicores(&cpu)), [250, 1500, 500]);
+        let gibibyte = 1_073_741_824;
+        assert_eq!(
+            [json!("0.5Gi"), json!("2Mi"), json!("x")].map(|memory| bytes(&memory)),
+            [gibibyte / 2, 2_097_152, gibibyte]
+        );
     }
 }

@@ -10,8 +10,6 @@ const APP_NAME_MAX: usize = 32;
 const REVISION_NAME_MAX: usize = 54;
 /// The most containers of a revision.
 const CONTAINERS_MAX: usize = 20;
-/// The most replicas of a revision that Azure takes.
-const REPLICAS_MAX: u64 = 1000;
 
 /// Whether a text is lower-case letters, digits and single dashes, from a letter to a letter or digit.
 fn is_label(text: &str) -> bool {
@@ -52,7 +50,7 @@ pub(super) fn suffix(app: &str, suffix: &str) -> Result<(), ArmError> {
     ))
 }
 
-fn invalid(field: &str, problem: &str) -> ArmError {
+pub(super) fn invalid(field: &str, problem: &str) -> ArmError {
     ArmError::bad_request(
         "InvalidParameterValueInContainerTemplate",
         format!("The field `{field}` is invalid: {problem}"),
@@ -88,21 +86,6 @@ pub(super) fn template(template: &Value, secrets: &[String]) -> Result<(), ArmEr
                 ));
             }
         }
-    }
-    scale(template.get("scale").unwrap_or(&Value::Null))
-}
-
-fn scale(scale: &Value) -> Result<(), ArmError> {
-    let number = |name: &str, default: u64| match scale.get(name) {
-        None | Some(Value::Null) => Ok(default),
-        Some(value) => value
-            .as_u64()
-            .filter(|number| *number <= REPLICAS_MAX)
-            .ok_or_else(|| invalid(&format!("template.scale.{name}"), "it takes a number from 0 to 1000.")),
-    };
-    let (least, most) = (number("minReplicas", 0)?, number("maxReplicas", 10)?);
-    if most == 0 || least > most {
-        return Err(invalid("template.scale", "maxReplicas must be at least 1 and not below minReplicas."));
     }
     Ok(())
 }
@@ -289,7 +272,5 @@ mod tests {
             Err("ContainerAppSecretRefNotFound".to_owned())
         );
         assert_eq!(with(json!({ "name": "c" })), Err("InvalidParameterValueInContainerTemplate".to_owned()));
-        let scaled = json!({ "containers": [{ "name": "c", "image": "i:1" }], "scale": { "minReplicas": 3, "maxReplicas": 2 } });
-        assert!(template(&scaled, &[]).unwrap_err().message.contains("template.scale"));
     }
 }

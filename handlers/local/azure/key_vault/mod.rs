@@ -47,7 +47,7 @@ pub struct KeyVaults {
     inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(super) struct Inner {
     azure: Arc<Shared>,
     database: Database,
     seal: Arc<Seal>,
@@ -65,7 +65,12 @@ impl KeyVaults {
         let prover = seal.clone();
         let proven = database.write(move |connection| prove(connection, &prover)).await;
         match proven {
-            Ok(true) => Ok(Self { inner: Arc::new(Inner { azure: azure.shared.clone(), database, seal }) }),
+            Ok(true) => {
+                let inner = Arc::new(Inner { azure: azure.shared.clone(), database, seal });
+                *azure.shared.vaults.lock().expect("nobody panics while holding the vaults") =
+                    Arc::downgrade(&inner);
+                Ok(Self { inner })
+            }
             Ok(false) => Err(VaultsError::OtherKey { key, file: file.to_owned() }),
             Err(refusal) => Err(VaultsError::Unusable { file: file.to_owned(), reason: refusal.message }),
         }
@@ -75,6 +80,24 @@ impl KeyVaults {
     /// [`super::hosts_server`].
     pub fn router(&self) -> Router {
         api::router(self.inner.clone())
+    }
+}
+
+impl Inner {
+    /// The value and the version of a secret, for a workload whose right to it has been checked. The
+    /// error says why there is none.
+    pub(super) async fn reveal(
+        &self,
+        vault: &str,
+        name: &str,
+        version: Option<&str>,
+    ) -> Result<(String, String), String> {
+        let vault = secrets::Vault::named(vault, self.azure.clock.now().as_second());
+        let (name, version, seal) = (name.to_owned(), version.map(str::to_owned), self.seal.clone());
+        let read = move |connection: &rusqlite::Connection| {
+            secrets::reveal(connection, &seal, &vault, &name, version.as_deref())
+        };
+        self.database.read(read).await.map_err(|refusal: Refusal| refusal.message)
     }
 }
 

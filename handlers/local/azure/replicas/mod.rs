@@ -3,27 +3,38 @@
 //! from the revisions that are.
 //!
 //! Absent on purpose: a second process for side-car containers (they are as ready as the first one
-//! is), scale-out by load, liveness probes.
+//! is), liveness probes.
 
+mod autoscaler;
+mod load;
 mod program;
 mod running;
+mod scaling;
 mod simulated;
+mod usage;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, RwLock},
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 use tokio::{sync::mpsc, task::JoinSet};
 
-use super::images::ImageCatalogue;
+use super::{
+    container_apps::{EnvValue, Scale},
+    images::{ImageCatalogue, StandIn},
+};
+use autoscaler::History;
+use load::{Flight, Load};
 use running::Replica;
+pub(super) use scaling::{ReplicaUse, Sample};
+pub(super) use usage::{Groups, by_group};
 
 /// The most replicas of one revision that run on this machine, however many are wanted.
-pub(super) const REPLICAS_PER_REVISION_MAX: u32 = 10;
+pub(super) const REPLICAS_PER_REVISION_MAX: u32 = 30;
 /// Notices of replicas that became ready and are not yet noted.
 const NOTICES_MAX: usize = 256;
 
@@ -32,31 +43,58 @@ const NOTICES_MAX: usize = 256;
 pub(super) struct Container {
     pub name: String,
     pub image: String,
-    pub env: BTreeMap<String, String>,
+    pub env: BTreeMap<String, EnvValue>,
+}
+
+impl Container {
+    /// The variables as a program gets them.
+    fn variables(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.env.iter().filter_map(|(name, value)| match value {
+            EnvValue::Plain(value) => Some((name, value)),
+            EnvValue::Secret(secret) => Some((name, &secret.value)),
+            EnvValue::Reference(_) => None,
+        })
+    }
+
+    /// What may be told of the variables: which version of a vault's secret each holds, and the value
+    /// of those that are called a version themselves.
+    fn versions(&self) -> BTreeMap<String, String> {
+        let told = self.env.iter().filter_map(|(name, value)| match value {
+            EnvValue::Plain(value) if name.ends_with("_VERSION") => Some((name.clone(), value.clone())),
+            EnvValue::Secret(secret) => Some((name.clone(), secret.version.clone()?)),
+            EnvValue::Plain(_) | EnvValue::Reference(_) => None,
+        });
+        told.collect()
+    }
 }
 
 /// What a revision's replicas are started from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct RunSpec {
     pub app: String,
     pub revision: String,
     /// The first is the one that is run and asked.
     pub containers: Vec<Container>,
+    /// What stands in for the first container.
+    pub stand_in: StandIn,
     /// The domain of the app's hosts.
     pub domain: String,
-    /// 0 lets the revision go down to none while nobody asks for it.
-    pub replicas_min: u32,
-    /// How long nobody must have asked for it.
-    pub cooldown_seconds: u64,
+    pub scale: Scale,
+    /// What all containers of a replica may use together.
+    pub millicores: u32,
+    pub memory_bytes: u64,
+    /// Why it cannot be started.
+    pub broken: Option<String>,
 }
 
 impl RunSpec {
-    fn image(&self) -> &str {
+    pub(super) fn image(&self) -> &str {
         self.containers.first().map_or("", |container| &container.image)
     }
 
-    fn wanted(&self) -> u32 {
-        self.replicas_min.clamp(1, REPLICAS_PER_REVISION_MAX)
+    /// The replicas that it starts with: one at least, so that it can be seen to be ready.
+    fn at_first(&self) -> u32 {
+        self.scale.replicas_min.clamp(1, REPLICAS_PER_REVISION_MAX)
     }
 }
 
@@ -90,6 +128,13 @@ pub enum Happening {
         revision: String,
         replica: String,
     },
+    /// The autoscaler wants another number of replicas.
+    Scaled {
+        app: String,
+        revision: String,
+        from: u32,
+        to: u32,
+    },
     /// It exited, and why; it is started again after a pause.
     Exited {
         app: String,
@@ -111,7 +156,6 @@ pub(super) struct Notice {
 
 /// How replicas are run.
 pub(super) struct Surroundings {
-    pub images: ImageCatalogue,
     pub sink: Sink,
     /// The pause after the first exit; it doubles with each further one.
     pub restart_pause: Duration,
@@ -121,6 +165,12 @@ pub(super) struct Surroundings {
 struct Run {
     spec: RunSpec,
     replicas: Vec<Replica>,
+    /// How many there are to be; 0 is asleep, until somebody asks.
+    wanted: u32,
+    load: Arc<Load>,
+    history: History,
+    /// Requests on their way at the last looks, the newest last.
+    in_flight: VecDeque<f64>,
     /// Counts replicas made, for their names.
     made: u64,
     /// Counts requests, to take turns.
@@ -128,8 +178,43 @@ struct Run {
     asked: Instant,
 }
 
+impl Run {
+    fn new(spec: RunSpec, now: Instant) -> Self {
+        Self {
+            wanted: spec.at_first(),
+            spec,
+            replicas: Vec::new(),
+            load: Load::new(now),
+            history: History::default(),
+            in_flight: VecDeque::new(),
+            made: 0,
+            turn: 0,
+            asked: now,
+        }
+    }
+
+    /// Takes a newer reading of what it is to be. Secrets may change beneath a revision: what runs keeps
+    /// the old ones until it is started anew, as on Azure. And one that ran keeps the values it was
+    /// started with where they can no longer be read.
+    fn renew(&mut self, spec: RunSpec) {
+        if spec.broken.is_some() && self.spec.broken.is_none() {
+            return;
+        }
+        let mended = self.spec.broken.is_some();
+        self.spec = spec;
+        if mended {
+            self.wanted = self.spec.at_first();
+        }
+        if self.spec.scale.replicas_min > 0 {
+            self.wanted = self.wanted.max(self.spec.at_first());
+        }
+    }
+}
+
 /// All replicas, by app and revision.
 pub(super) struct Fleet {
+    /// Read when a revision is planned.
+    images: RwLock<Arc<ImageCatalogue>>,
     surroundings: Arc<Surroundings>,
     runs: Mutex<HashMap<(String, String), Run>>,
     /// Replicas that were told to end and are being waited for.
@@ -143,8 +228,27 @@ impl Fleet {
         restart_pause: Duration,
     ) -> (Self, mpsc::Receiver<Notice>) {
         let (notices, heard) = mpsc::channel(NOTICES_MAX);
-        let surroundings = Arc::new(Surroundings { images, sink, restart_pause, notices });
-        (Self { surroundings, runs: Mutex::default(), ending: Mutex::default() }, heard)
+        let surroundings = Arc::new(Surroundings { sink, restart_pause, notices });
+        (
+            Self {
+                surroundings,
+                images: RwLock::new(Arc::new(images)),
+                runs: Mutex::default(),
+                ending: Mutex::default(),
+            },
+            heard,
+        )
+    }
+
+    /// What stands in for containers.
+    pub(super) fn images(&self) -> Arc<ImageCatalogue> {
+        self.images.read().expect("nobody panics while holding the catalogue").clone()
+    }
+
+    /// Puts an entry before all others of the catalogue. What runs goes on as it is.
+    pub(super) fn stage(&self, pattern: &str, stand_in: StandIn) {
+        let mut images = self.images.write().expect("nobody panics while holding the catalogue");
+        *images = Arc::new(images.with(pattern, stand_in));
     }
 
     fn runs(&self) -> MutexGuard<'_, HashMap<(String, String), Run>> {
@@ -170,21 +274,9 @@ impl Fleet {
             over.extend(gone.iter().filter_map(|key| runs.remove(key)).flat_map(|run| run.replicas));
             for spec in specs {
                 let key = (app.to_owned(), spec.revision.clone());
-                let run = runs.entry(key).or_insert_with(|| Run {
-                    spec: spec.clone(),
-                    replicas: Vec::new(),
-                    made: 0,
-                    turn: 0,
-                    asked: Instant::now(),
-                });
-                // One that went down to none stays there until somebody asks.
-                let asleep = run.made > 0 && run.replicas.is_empty();
-                // Secrets may change beneath a revision: what runs keeps the old ones until it is
-                // started anew, as on Azure.
-                run.spec = spec;
-                if !asleep || run.spec.replicas_min > 0 {
-                    fill(run, app, &self.surroundings, now);
-                }
+                let run = runs.entry(key).or_insert_with(|| Run::new(spec.clone(), Instant::now()));
+                run.renew(spec);
+                fill(run, app, &self.surroundings, now);
             }
         }
         self.end(over);
@@ -225,30 +317,46 @@ impl Fleet {
         let mut runs = self.runs();
         let Some(run) = runs.get_mut(&(app.to_owned(), revision.to_owned())) else { return Pick::NotRunning };
         run.asked = Instant::now();
-        if run.replicas.is_empty() {
+        if run.spec.broken.is_some() {
+            return Pick::NotReady;
+        }
+        if run.wanted == 0 {
+            run.wanted = 1;
+            run.history.note(1, run.asked);
             fill(run, app, &self.surroundings, now);
             return Pick::Waking;
         }
-        let ready = run.replicas.iter().filter_map(Replica::address).collect::<Vec<_>>();
+        let answers = |replica: &Replica| Some((replica.address()?, replica.flight()));
+        let ready = run.replicas.iter().filter_map(answers).collect::<Vec<_>>();
         if ready.is_empty() {
-            let waking =
-                run.spec.replicas_min == 0 && run.replicas.iter().all(|replica| replica.view().restarts == 0);
+            let waking = run.spec.scale.replicas_min == 0
+                && run.replicas.iter().all(|replica| replica.view().restarts == 0);
             return if waking { Pick::Waking } else { Pick::NotReady };
         }
         run.turn = run.turn.wrapping_add(1);
-        Pick::At(ready[run.turn % ready.len()])
+        let (address, flight) = ready[run.turn % ready.len()].clone();
+        Pick::At(address, flight)
     }
 
-    /// Takes revisions that may go down to none, and that nobody asked for in their cooldown, down.
-    pub(super) fn cool_down(&self) {
-        let mut over = Vec::new();
-        for run in self.runs().values_mut() {
-            let idle = run.asked.elapsed() >= Duration::from_secs(run.spec.cooldown_seconds);
-            if run.spec.replicas_min == 0 && idle && run.replicas.iter().all(|replica| replica.view().ready) {
-                over.append(&mut run.replicas);
-            }
-        }
-        self.end(over);
+    /// Notes that a request is on its way to a revision, for as long as the answer is held.
+    pub(super) fn flight(&self, app: &str, revision: &str) -> Option<Flight> {
+        let runs = self.runs();
+        runs.get(&(app.to_owned(), revision.to_owned())).map(|run| Flight::of(&run.load))
+    }
+
+    /// Why a revision cannot be started.
+    pub(super) fn broken(&self, app: &str, revision: &str) -> Option<String> {
+        self.runs().get(&(app.to_owned(), revision.to_owned()))?.spec.broken.clone()
+    }
+
+    /// Kills a replica's container, as somebody would behind everybody's back. It is started again
+    /// after the usual pause, or after `down` where that is longer. Answers whether there is one.
+    pub(super) fn kill(&self, app: &str, revision: &str, replica: &str, down: Duration) -> bool {
+        let runs = self.runs();
+        let run = runs.get(&(app.to_owned(), revision.to_owned()));
+        let named = |known: &&Replica| known.view().name.eq_ignore_ascii_case(replica);
+        let found = run.and_then(|run| run.replicas.iter().find(named));
+        found.map(|replica| replica.kill(down)).is_some()
     }
 
     /// Ends everything and waits for it.
@@ -262,9 +370,10 @@ impl Fleet {
 }
 
 /// What can be asked of a revision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Pick {
-    At(SocketAddr),
+    /// Where it listens, and what is to be held until it has answered.
+    At(SocketAddr, Arc<()>),
     /// It is coming up because it was asked for: worth a wait.
     Waking,
     NotReady,
@@ -273,7 +382,7 @@ pub(super) enum Pick {
 }
 
 fn fill(run: &mut Run, app: &str, surroundings: &Arc<Surroundings>, now: Timestamp) {
-    while run.replicas.len() < run.spec.wanted() as usize {
+    while run.spec.broken.is_none() && run.replicas.len() < run.wanted as usize {
         run.made += 1;
         // As Azure's names look: the revision, a hash, something short.
         let hash = crate::ids::derive(&["replica", app, &run.spec.revision, &run.made.to_string()])

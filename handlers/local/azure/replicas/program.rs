@@ -15,7 +15,10 @@ use tokio::{
     sync::watch,
 };
 
-use super::running::{Context, Ended, told};
+use super::{
+    Container,
+    running::{Context, Ended, told},
+};
 use crate::local::azure::images;
 
 /// How long a program may take until it listens.
@@ -66,6 +69,7 @@ pub(super) async fn run(
         return Ended::Exited(format!("`{}` ended at once", command.program));
     };
     let mut group = Group { leader, over: false };
+    context.is_group(leader.as_raw_nonzero().get());
     let _guardian = match guard(leader) {
         Ok(guardian) => guardian,
         Err(error) => {
@@ -116,7 +120,7 @@ async fn start(context: &Context, command: &images::Command) -> Result<(SocketAd
         .env("CONTAINER_APP_REPLICA_NAME", &context.replica)
         .env("CONTAINER_APP_ENV_DNS_SUFFIX", &context.spec.domain)
         .env("CONTAINER_APP_HOSTNAME", format!("{}.{}", context.spec.revision, context.spec.domain))
-        .envs(context.spec.containers.first().into_iter().flat_map(|container| &container.env))
+        .envs(context.spec.containers.first().into_iter().flat_map(Container::variables))
         .env("PORT", address.port().to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

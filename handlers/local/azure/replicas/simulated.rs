@@ -1,6 +1,11 @@
 //! A container that is a server in this process and behaves as the catalogue says.
+//!
+//! Whatever it is asked, it answers with a JSON object that says who it is; `versions` tells what it was
+//! started with, so that a rotation can be seen to have reached it: by variable, the version of the
+//! vault's secret (never its value), and what a variable says whose name ends in `_VERSION`.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,7 +21,10 @@ use axum::{
 use serde_json::json;
 use tokio::{net::TcpListener, sync::watch};
 
-use super::running::{Context, Ended, told};
+use super::{
+    Container,
+    running::{Context, Ended, told},
+};
 use crate::local::{azure::images::Behaviour, https};
 
 /// What every answer says of the container.
@@ -25,6 +33,7 @@ struct Server {
     image: String,
     revision: String,
     replica: String,
+    versions: BTreeMap<String, String>,
     began: Instant,
     requests: AtomicU64,
 }
@@ -45,6 +54,9 @@ async fn serve(context: &Context, behaviour: Behaviour) -> Ended {
         Behaviour::CrashLoop { after_seconds } => Some(Duration::from_secs_f64(after_seconds)),
         _ => None,
     };
+    if behaviour == Behaviour::Missing {
+        return Ended::Exited(format!("ImagePullBackOff: `{}` is not in its registry", context.spec.image()));
+    }
     if crash == Some(Duration::ZERO) {
         return Ended::Exited("the container exited with code 1 before it listened".to_owned());
     }
@@ -64,6 +76,7 @@ async fn serve(context: &Context, behaviour: Behaviour) -> Ended {
         image: context.spec.image().to_owned(),
         revision: context.spec.revision.clone(),
         replica: context.replica.clone(),
+        versions: context.spec.containers.first().map(Container::versions).unwrap_or_default(),
         began: Instant::now(),
         requests: AtomicU64::new(0),
     });
@@ -94,6 +107,7 @@ impl Server {
             Behaviour::Healthy
             | Behaviour::SlowStart { .. }
             | Behaviour::CrashLoop { .. }
+            | Behaviour::Missing
             | Behaviour::Latency { .. } => false,
         };
         if let Behaviour::Latency { milliseconds } = self.behaviour {
@@ -104,6 +118,7 @@ impl Server {
             "image": self.image,
             "revision": self.revision,
             "replica": self.replica,
+            "versions": self.versions,
             "path": path,
             "status": if failed { "error" } else { "ok" },
         });
