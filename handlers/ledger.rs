@@ -24,8 +24,6 @@ use crate::{
 pub const INBOX_SECONDS: u32 = 35 * 24 * 60 * 60;
 /// How long a sent event stays in the feed.
 pub const SENT_EVENT_SECONDS: u32 = 7 * 24 * 60 * 60;
-/// The code of the fault for a page that is to begin at a place that was never given.
-pub const CURSOR_INVALID: &str = "CursorInvalid";
 /// The kind of documents that hold events.
 pub const EVENT: &str = "event";
 /// The kind of documents that hold internal messages; they go once they are sent.
@@ -593,11 +591,7 @@ fn translate(fault: StoreFault, doing: &str) -> Fault {
         StoreFault::Unavailable { .. } => {
             Fault::Transient { doing: doing.to_owned(), retry_after: None, source: fault.into() }
         }
-        StoreFault::ForeignMark { .. } => Fault::Rejected {
-            doing: doing.to_owned(),
-            code: CURSOR_INVALID.to_owned(),
-            detail: "the place where the last page ended is not one that was given".to_owned(),
-        },
+        StoreFault::ForeignMark { .. } => Fault::foreign_mark(doing),
         StoreFault::Corrupt { .. } => Fault::Unreadable { doing: doing.to_owned(), source: fault.into() },
     }
 }

@@ -8,8 +8,7 @@ use crate::{
     delivery,
     ids::{EventId, TenantId},
     invocation::{HttpAnswer, HttpRequest},
-    ledger::CURSOR_INVALID,
-    outcome::Fault,
+    outcome::{CURSOR_INVALID, Fault},
     platform::Platform,
     ports::store::{PAGE_ITEMS_MAX, Page},
 };

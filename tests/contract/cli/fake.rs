@@ -188,19 +188,20 @@ pub fn interrupt(child: &Child) {
 }
 
 async fn ask(State(answers): State<Answers>, request: Request<axum::body::Body>) -> axum::response::Response {
+    let (parts, body) = request.into_parts();
     let header =
-        |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     if header("x-functions-key").as_deref() != Some(KEY) {
         return StatusCode::UNAUTHORIZED.into_response();
     }
     assert!(header("x-cs-tenant-id").is_some(), "every question names its tenant");
-    let query = url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes())
+    let query = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
         .into_owned()
         .collect::<HashMap<_, _>>();
     let path =
-        request.uri().path().strip_prefix("/api/v1/runtime/").expect("a route of the platform").to_owned();
-    let (method, idempotency_key) = (request.method().to_string(), header("idempotency-key"));
-    let bytes = http_body_util::Limited::new(request.into_body(), REQUEST_BYTES_MAX).collect().await;
+        parts.uri.path().strip_prefix("/api/v1/runtime/").expect("a route of the platform").to_owned();
+    let (method, idempotency_key) = (parts.method.to_string(), header("idempotency-key"));
+    let bytes = http_body_util::Limited::new(body, REQUEST_BYTES_MAX).collect().await;
     let bytes = bytes.unwrap().to_bytes();
     let body = (!bytes.is_empty()).then(|| serde_json::from_slice(&bytes).unwrap());
     let (status, body) = answers(&Asked { method, path, query, body, idempotency_key });

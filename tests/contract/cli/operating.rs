@@ -215,10 +215,15 @@ async fn a_list_that_is_watched_is_shown_again_only_when_it_has_changed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn shells_complete_what_can_be_typed() {
     let folder = tempfile::tempdir().unwrap();
-    for (shell, mark) in [("bash", "complete -F"), ("zsh", "#compdef runtimectl"), ("fish", "complete -c runtimectl")] {
+    // Fish is told of no values of what stands without an option.
+    for (shell, mark, value) in [
+        ("bash", "complete -F", "tenant-bindings"),
+        ("zsh", "#compdef runtimectl", "tenant-bindings"),
+        ("fish", "complete -c runtimectl", "interval"),
+    ] {
         let ran = super::fake::run(folder.path(), &["completion", shell]).await;
         assert_eq!(ran.code, Some(0), "{ran:?}");
-        for wanted in [mark, "decommission", "tenant-bindings"] {
+        for wanted in [mark, "decommission", value] {
             assert!(ran.out.contains(wanted), "{shell} lacks `{wanted}`");
         }
     }
