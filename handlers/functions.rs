@@ -18,12 +18,14 @@ use crate::{
     services::{
         deployment_service::{
             deploy::Deploy, on_runtime_configuration::OnRuntimeConfiguration,
-            rollback_deployment::RollbackDeployment,
+            on_runtime_drift::OnRuntimeDrift, on_runtime_secrets::OnRuntimeSecrets,
+            remediate_drift::RemediateDrift, rollback_deployment::RollbackDeployment,
         },
+        drift_detection_worker,
         runtime_configuration_service::publish_configuration::PublishConfiguration,
         runtime_environment_service::{decommission, provision_environment::ProvisionEnvironment},
         runtime_inventory_worker,
-        secret_binding_service::bind_secret::BindSecret,
+        secret_binding_service::{bind_secret::BindSecret, rotate_secret::RotateSecret},
         service_catalog_runtime_service::on_runtime_environment::OnRuntimeEnvironment,
         tenant_runtime_isolation_service::{bind_tenant::BindTenant, tenant_view},
     },
@@ -43,8 +45,14 @@ pub fn all() -> Vec<Function> {
         command::<BindTenant>(),
         command::<PublishConfiguration>(),
         command::<BindSecret>(),
+        command::<RotateSecret>(),
+        command::<RemediateDrift>(),
         // What it makes of its own events.
         subscription::<OnRuntimeConfiguration>(),
+        subscription::<OnRuntimeSecrets>(),
+        subscription::<OnRuntimeDrift>(),
+        subscription::<drift_detection_worker::OnRuntimeDeployment>(),
+        subscription::<drift_detection_worker::OnRuntimeHealth>(),
         subscription::<OnRuntimeEnvironment>(),
         subscription::<runtime_inventory_worker::OnRuntimeDeployment>(),
         subscription::<runtime_inventory_worker::OnRuntimeScaling>(),
@@ -73,6 +81,12 @@ pub fn all() -> Vec<Function> {
         }),
         timer("ResumeOperations", "0 * * * * *", |platform| {
             Box::pin(async move { admin::resume_operations::run(&platform).await })
+        }),
+        timer("RotationSweep", "0 0 * * * *", |platform| {
+            Box::pin(async move { sweeps::start(&platform, sweeps::Kind::Rotation).await })
+        }),
+        timer("DriftSweep", "0 */5 * * * *", |platform| {
+            Box::pin(async move { sweeps::start(&platform, sweeps::Kind::Drift).await })
         }),
         // What it looks after by itself.
         timer("HealthSweep", "*/30 * * * * *", |platform| {
@@ -130,19 +144,30 @@ pub fn all() -> Vec<Function> {
         get("Outbox", "v1/runtime/outbox", |platform, request| {
             Box::pin(async move { admin::outbox::get(&platform, &request).await })
         }),
+        get("Drift", "v1/runtime/drift/{id?}", |platform, request| {
+            Box::pin(async move { admin::drift::get(&platform, &request).await })
+        }),
+        get("DriftSuppressions", "v1/runtime/drift/suppressions", |platform, request| {
+            Box::pin(async move { admin::drift_suppressions::get(&platform, &request).await })
+        }),
         // Commands over HTTP, each named `Post` and the command.
         posted::<ProvisionEnvironment>("PostProvisionEnvironment", "v1/runtime/environments"),
         posted::<Deploy>("PostDeploy", "v1/runtime/deployments"),
         posted::<RollbackDeployment>("PostRollbackDeployment", "v1/runtime/deployments/{id}/rollback"),
         posted::<PublishConfiguration>("PostPublishConfiguration", "v1/runtime/configurations"),
         posted::<BindSecret>("PostBindSecret", "v1/runtime/secret-bindings"),
+        posted::<RotateSecret>("PostRotateSecret", "v1/runtime/secret-bindings/{id}/rotate"),
         posted::<BindTenant>("PostBindTenant", "v1/runtime/tenant-bindings"),
+        posted::<RemediateDrift>("PostRemediateDrift", "v1/runtime/drift/{id}/remediate"),
         // What operators do.
         post("Hold", "v1/runtime/holds", |platform, request| {
             Box::pin(async move { admin::holds::post(&platform, &request).await })
         }),
         post("ReleaseHold", "v1/runtime/holds/{id}/release", |platform, request| {
             Box::pin(async move { admin::holds::release(&platform, &request).await })
+        }),
+        post("SuppressDrift", "v1/runtime/drift/suppressions", |platform, request| {
+            Box::pin(async move { admin::drift_suppressions::post(&platform, &request).await })
         }),
         post("CancelOperation", "v1/runtime/operations/{id}/cancel", |platform, request| {
             Box::pin(async move { admin::cancel_operation::post(&platform, &request).await })

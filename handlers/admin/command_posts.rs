@@ -31,7 +31,10 @@ use crate::{
     outcome::Fault,
     platform::Platform,
     ports::store::Partition,
-    services::{deployment_service::RuntimeDeployment, secret_binding_service::SecretBinding},
+    services::{
+        deployment_service::RuntimeDeployment, runtime_drift_detection_service::RuntimeDriftFinding,
+        secret_binding_service::SecretBinding,
+    },
 };
 
 /// The outcome that the memory of a request has; what the command's own function remembers replaces it.
@@ -96,6 +99,10 @@ async fn environment_of(
             .find::<SecretBinding>(tenant, member, id)
             .await?
             .map(|binding| binding.environment_id.to_string()),
+        "findingId" => ledger
+            .find::<RuntimeDriftFinding>(tenant, member, id)
+            .await?
+            .map(|finding| finding.environment_id.to_string()),
         _ => None,
     })
 }

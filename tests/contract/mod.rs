@@ -2,6 +2,7 @@
 
 mod cli;
 mod envelope;
+mod evolution;
 mod functions;
 mod host;
 mod invocation;
@@ -11,5 +12,6 @@ mod resource_manager;
 mod settings;
 mod store;
 mod stored_documents;
+mod subscriptions;
 mod tenants;
 mod tidy;

@@ -48,9 +48,13 @@ async fn an_environment_a_workload_and_its_rollback_over_http_alone() {
         ("PostPublishConfiguration", publish_configuration("-", json!({ "LOG_LEVEL": "debug" })).payload),
         ("PostBindSecret", bind_secret("-", "db-password").payload),
         ("PostDeploy", deploy("-", "1.4.2").payload),
+        ("PostRotateSecret", json!({ "reason": "Manual" })),
     ] {
         let key = format!("{name} at {}", platform.clock.now());
-        let accepted = platform.post_command(name, None, body, &key).await;
+        let bindings = platform.get("SecretBindings", None).await;
+        let binding = bindings.body["items"][0]["secretBindingId"].as_str();
+        let id = binding.filter(|_| name == "PostRotateSecret");
+        let accepted = platform.post_command(name, id, body, &key).await;
         assert_eq!(accepted.status, 202, "{name}: {}", accepted.body);
         platform.run_until_quiet().await;
         let (status, event) = platform.outcome(accepted.body["eventId"].as_str().unwrap()).await;
@@ -70,7 +74,7 @@ async fn an_environment_a_workload_and_its_rollback_over_http_alone() {
     let types: Vec<_> = items.iter().map(|item| item["commandType"].as_str().unwrap()).collect();
     assert_eq!(
         types,
-        ["RollbackDeployment", "Deploy", "BindSecret", "PublishConfiguration", "Deploy", "BindTenant", "ProvisionEnvironment"]
+        ["RollbackDeployment", "RotateSecret", "Deploy", "BindSecret", "PublishConfiguration", "Deploy", "BindTenant", "ProvisionEnvironment"]
     );
     assert!(items.iter().all(|item| item["status"] == "Completed"), "{}", listed.body);
     let deploys = platform.ask("Commands", TENANT, &[("commandType", "Deploy")]).await;
@@ -163,6 +167,8 @@ async fn what_has_not_the_shape_of_its_command_is_refused_at_once() {
         ("PostBindTenant", None, json!({ "environmentId": 7 }), (400, "PayloadInvalid")),
         ("PostRollbackDeployment", Some(newest.as_str()), json!({}), (400, "PayloadInvalid")),
         ("PostRollbackDeployment", Some("dep-0"), json!({ "reason": "x" }), (404, "NotFound")),
+        ("PostRotateSecret", Some("sb-0"), json!({ "reason": "Manual" }), (404, "NotFound")),
+        ("PostRemediateDrift", Some("drift-0"), json!({}), (404, "NotFound")),
         (
             "PostRollbackDeployment",
             Some(newest.as_str()),

@@ -201,6 +201,9 @@ pub const COLLECTIONS: &[Collection] = &[
             Column("VERSION", "version", Text),
             Column("STATUS", "status", Text),
             Column("AGE", "boundAt", Age),
+            Column("ROTATED", "lastRotatedAt", Age),
+            Column("DUE", "nextRotationDueAt", Text),
+            Column("REASON", "reason", Text),
         ],
     },
     Collection {
