@@ -47,8 +47,8 @@ async fn an_environment_a_workload_and_its_rollback_over_http_alone() {
         ("PostDeploy", deploy("-", "1.4.1").payload),
         ("PostPublishConfiguration", publish_configuration("-", json!({ "LOG_LEVEL": "debug" })).payload),
         ("PostBindSecret", bind_secret("-", "db-password").payload),
-        ("PostDeploy", deploy("-", "1.4.2").payload),
         ("PostRotateSecret", json!({ "reason": "Manual" })),
+        ("PostDeploy", deploy("-", "1.4.2").payload),
     ] {
         let key = format!("{name} at {}", platform.clock.now());
         let bindings = platform.get("SecretBindings", None).await;
@@ -74,7 +74,7 @@ async fn an_environment_a_workload_and_its_rollback_over_http_alone() {
     let types: Vec<_> = items.iter().map(|item| item["commandType"].as_str().unwrap()).collect();
     assert_eq!(
         types,
-        ["RollbackDeployment", "RotateSecret", "Deploy", "BindSecret", "PublishConfiguration", "Deploy", "BindTenant", "ProvisionEnvironment"]
+        ["RollbackDeployment", "Deploy", "RotateSecret", "BindSecret", "PublishConfiguration", "Deploy", "BindTenant", "ProvisionEnvironment"]
     );
     assert!(items.iter().all(|item| item["status"] == "Completed"), "{}", listed.body);
     let deploys = platform.ask("Commands", TENANT, &[("commandType", "Deploy")]).await;
