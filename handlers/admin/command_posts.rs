@@ -61,10 +61,7 @@ struct Posted {
     digest: String,
 }
 
-async fn sent<C: Command>(
-    platform: &Platform,
-    request: &HttpRequest,
-) -> Result<(Value, EventId), HttpError> {
+async fn sent<C: Command>(platform: &Platform, request: &HttpRequest) -> Result<(Value, EventId), HttpError> {
     let tenant = http::tenant(request)?;
     let payload = payload::<C>(platform, request, &tenant).await?;
     let posted = compose::<C>(platform, request, tenant, payload)?;
@@ -250,7 +247,8 @@ async fn commit(platform: &Platform, posted: &Posted) -> Result<Result<Value, Ht
         if before.detail.is_some_and(|detail| detail.ends_with(&posted.digest)) {
             return Ok(Ok(view(posted, &environment)));
         }
-        let message = "The Idempotency-Key was used for another command; send this one with a key of its own.";
+        let message =
+            "The Idempotency-Key was used for another command; send this one with a key of its own.";
         return Ok(Err(HttpError::new(422, "IdempotencyKeyReused", message)));
     }
     let queue = queue_name(&envelope.event_type);

@@ -156,9 +156,10 @@ fn wanted(platform: &Platform, tenant: &TenantId, body: &Body) -> Result<Wanted,
     let environment = body.environment_id.as_deref().map(|id| {
         EnvironmentId::of_ours(id).map_err(|error| invalid("environmentId", format!("it {error}")))
     });
-    let module = body.module_id.as_deref().map(|id| {
-        id.parse::<ModuleId>().map_err(|error| invalid("moduleId", format!("it {error}")))
-    });
+    let module = body
+        .module_id
+        .as_deref()
+        .map(|id| id.parse::<ModuleId>().map_err(|error| invalid("moduleId", format!("it {error}"))));
     let (environment, module) = (environment.transpose()?, module.transpose()?);
     let superfluous = |field| invalid(field, "it does not go with this scope; leave it out");
     let missing = |field| invalid(field, "this scope needs it");
@@ -208,7 +209,9 @@ async fn known(platform: &Platform, tenant: &TenantId, wanted: &Wanted) -> Resul
     }
     let Some(module) = &wanted.module else { return Ok(()) };
     if platform.ledger.load::<Slot>(&wanted.partition, &Slot::id(module)).await?.state.is_none() {
-        let message = format!("`{module}` was never deployed to `{environment}`; hold the environment as a whole instead.");
+        let message = format!(
+            "`{module}` was never deployed to `{environment}`; hold the environment as a whole instead."
+        );
         return Err(HttpError::not_found("WorkloadNotFound", message));
     }
     Ok(())

@@ -33,9 +33,8 @@ async fn deployment(platform: &TestPlatform) -> String {
 #[tokio::test]
 async fn an_environment_a_workload_and_its_rollback_over_http_alone() {
     let mut platform = TestPlatform::new();
-    let accepted = platform
-        .post_command("PostProvisionEnvironment", None, provision("-").payload, "key-1")
-        .await;
+    let accepted =
+        platform.post_command("PostProvisionEnvironment", None, provision("-").payload, "key-1").await;
     expect![[r#"202 /api/v1/runtime/commands/evt-10c915d2-2d1b-57e5-85a4-e2190100d529 {"eventId":"evt-10c915d2-2d1b-57e5-85a4-e2190100d529","commandType":"ProvisionEnvironment","status":"Sent","environmentId":null,"correlationId":"corr-10c915d2","traceId":"trace-10c915d2","see":"/api/v1/runtime/commands/evt-10c915d2-2d1b-57e5-85a4-e2190100d529"}"#]].assert_eq(&told(&accepted));
     let id = accepted.body["eventId"].as_str().unwrap().to_owned();
     assert_eq!(platform.outcome(&id).await, ("Sent".into(), "-".into()));
@@ -74,7 +73,16 @@ async fn an_environment_a_workload_and_its_rollback_over_http_alone() {
     let types: Vec<_> = items.iter().map(|item| item["commandType"].as_str().unwrap()).collect();
     assert_eq!(
         types,
-        ["RollbackDeployment", "Deploy", "RotateSecret", "BindSecret", "PublishConfiguration", "Deploy", "BindTenant", "ProvisionEnvironment"]
+        [
+            "RollbackDeployment",
+            "Deploy",
+            "RotateSecret",
+            "BindSecret",
+            "PublishConfiguration",
+            "Deploy",
+            "BindTenant",
+            "ProvisionEnvironment"
+        ]
     );
     assert!(items.iter().all(|item| item["status"] == "Completed"), "{}", listed.body);
     let deploys = platform.ask("Commands", TENANT, &[("commandType", "Deploy")]).await;
@@ -137,7 +145,8 @@ async fn what_the_headers_say_is_in_the_envelope() {
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
     let body = Some(deploy("-", "1.4.2").payload.to_string());
-    let request = HttpRequest { method: "POST".into(), headers: headers.clone(), body, ..HttpRequest::default() };
+    let request =
+        HttpRequest { method: "POST".into(), headers: headers.clone(), body, ..HttpRequest::default() };
     assert_eq!(platform.request("PostDeploy", request.clone()).await.status, 202);
     let number = platform.broker.ready()[0];
     let held = platform.broker.take(number);

@@ -38,7 +38,13 @@ async fn held(platform: &TestPlatform) -> Option<String> {
 }
 
 /// Asks as another key than the operators'.
-async fn post_as(platform: &TestPlatform, name: &str, id: Option<&str>, key: &str, body: Value) -> HttpAnswer {
+async fn post_as(
+    platform: &TestPlatform,
+    name: &str,
+    id: Option<&str>,
+    key: &str,
+    body: Value,
+) -> HttpAnswer {
     let request = HttpRequest {
         method: "POST".into(),
         headers: [("x-cs-tenant-id".to_owned(), TENANT.to_owned())].into(),
@@ -56,11 +62,18 @@ async fn an_environment_is_held_once_and_released_once() {
     let first = hold(&platform, environment_for(45), Some("key-1")).await;
     expect![[r#"200 {"holdId":"hold-5f6aa00f","scope":"environment","status":"InForce","environmentId":"env-cc58147b","moduleId":null,"reason":"incident 4711","by":"olga","from":"2026-03-02T10:15:09Z","until":"2026-03-02T11:00:09Z","released":null}"#]].assert_eq(&format!("{} {}", first.status, first.body));
     assert_eq!(hold(&platform, environment_for(45), Some("key-1")).await, first);
-    assert_eq!(code(&hold(&platform, environment_for(46), Some("key-1")).await), (422, "IdempotencyKeyReused"));
-    expect!["`olga` holds `env-cc58147b` until 2026-03-02T11:00:09Z (hold-5f6aa00f): incident 4711"].assert_eq(&held(&platform).await.unwrap());
+    assert_eq!(
+        code(&hold(&platform, environment_for(46), Some("key-1")).await),
+        (422, "IdempotencyKeyReused")
+    );
+    expect!["`olga` holds `env-cc58147b` until 2026-03-02T11:00:09Z (hold-5f6aa00f): incident 4711"]
+        .assert_eq(&held(&platform).await.unwrap());
     let id = first.body["holdId"].as_str().unwrap();
     assert_eq!(platform.get("Holds", Some(id)).await.body, first.body);
-    assert_eq!(platform.ask("Holds", TENANT, &[("status", "InForce")]).await.body["items"], json!([first.body]));
+    assert_eq!(
+        platform.ask("Holds", TENANT, &[("status", "InForce")]).await.body["items"],
+        json!([first.body])
+    );
 
     let why = json!({ "reason": "it is over" });
     let released = platform.post("ReleaseHold", Some(id), why.clone(), None).await;
@@ -91,7 +104,11 @@ async fn a_hold_is_prolonged_and_not_shortened_by_another() {
     assert_eq!(held(&platform).await, None, "it ends by itself");
     let listed = platform.ask("Holds", TENANT, &[]).await;
     assert_eq!(listed.body["items"][0]["status"], "Expired");
-    assert_eq!(hold(&platform, environment_for(10), None).await.status, 200, "what is over is in nobody's way");
+    assert_eq!(
+        hold(&platform, environment_for(10), None).await.status,
+        200,
+        "what is over is in nobody's way"
+    );
 }
 
 #[tokio::test]
@@ -102,9 +119,14 @@ async fn one_workload_is_held_by_its_name() {
         "scope": "workload", "environmentId": environment(), "moduleId": MODULE, "reason": "a demo", "until": until
     });
     assert_eq!(hold(&platform, body, None).await.status, 200);
-    expect!["`olga` holds `module-reservations-api` until 2026-03-02T12:15:09Z (hold-239b78f8): a demo"].assert_eq(&held(&platform).await.unwrap());
+    expect!["`olga` holds `module-reservations-api` until 2026-03-02T12:15:09Z (hold-239b78f8): a demo"]
+        .assert_eq(&held(&platform).await.unwrap());
     assert_eq!(platform.ask("Holds", TENANT, &[("moduleId", "another")]).await.body["items"], json!([]));
-    assert_eq!(platform.ask("Holds", "globex", &[]).await.body["items"], json!([]), "another tenant's is not there");
+    assert_eq!(
+        platform.ask("Holds", "globex", &[]).await.body["items"],
+        json!([]),
+        "another tenant's is not there"
+    );
 }
 
 #[tokio::test]
@@ -115,12 +137,16 @@ async fn the_whole_platform_is_held_by_its_operators_only() {
     expect!["403 The whole platform is held and released by its operators only, whose keys the setting OPERATOR_KEYS names; yours is `a-tenants-key`. Hold an environment or a workload instead."].assert_eq(&format!("{} {}", refused.status, refused.body["detail"].as_str().unwrap_or_default()));
     let given = hold(&platform, body, None).await;
     assert_eq!(given.status, 200);
-    expect!["`olga` holds the whole platform until 2026-03-02T10:45:09Z (hold-1e9340c2): the region is down"].assert_eq(&held(&platform).await.unwrap());
+    expect!["`olga` holds the whole platform until 2026-03-02T10:45:09Z (hold-1e9340c2): the region is down"]
+        .assert_eq(&held(&platform).await.unwrap());
     let seen = platform.ask("Holds", "globex", &[]).await;
     assert_eq!(seen.body["items"][0]["scope"], "platform", "whom it concerns sees it");
     let id = given.body["holdId"].as_str();
     let why = json!({ "reason": "it is up" });
-    assert_eq!(code(&post_as(&platform, "ReleaseHold", id, "a-tenants-key", why.clone()).await), (403, "OperatorsOnly"));
+    assert_eq!(
+        code(&post_as(&platform, "ReleaseHold", id, "a-tenants-key", why.clone()).await),
+        (403, "OperatorsOnly")
+    );
     assert_eq!(platform.post("ReleaseHold", id, why, None).await.status, 200);
     assert_eq!(held(&platform).await, None);
 }

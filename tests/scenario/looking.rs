@@ -31,7 +31,11 @@ async fn what_cannot_be_sent_is_seen_in_the_outbox_by_whom_it_concerns() {
         1 1 true [
             "\"event\" to \"runtime.deployment\" \"RuntimeDeploymentRequested\" for 7 s",
             "\"message\" to \"continue-operation\" null for 7 s",
-        ]"#]].assert_eq(&format!("{} {} {} {:#?}", seen.body["events"], seen.body["messages"], seen.body["complete"], items));
+        ]"#]]
+    .assert_eq(&format!(
+        "{} {} {} {:#?}",
+        seen.body["events"], seen.body["messages"], seen.body["complete"], items
+    ));
     assert!(!seen.body.to_string().contains("1.4.2"), "no body is shown: {}", seen.body);
     assert_eq!(platform.ask("Outbox", "globex", &[]).await.body["items"], json!([]));
     let all = |key: &str| HttpRequest {

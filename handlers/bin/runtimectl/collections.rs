@@ -497,9 +497,9 @@ mod tests {
                 None if route.contains("{id}") => (None, Some(route.replace("{id}", "{}"))),
                 None => (Some(route), None),
             };
-            let told = COLLECTIONS.iter().any(|it| {
-                (list.is_none() || it.list == list) && (one.is_none() || it.one == one.as_deref())
-            });
+            let told = COLLECTIONS
+                .iter()
+                .any(|it| (list.is_none() || it.list == list) && (one.is_none() || it.one == one.as_deref()));
             assert!(told, "no collection tells of `{route}`");
         }
     }

@@ -48,12 +48,7 @@ pub async fn run(connection: &Connection, args: &GetArgs, out: &Out) -> Result<E
 }
 
 /// Shows what there is, and shows it anew whenever it is another.
-async fn watch(
-    client: &Client,
-    args: &GetArgs,
-    query: &[(&str, &str)],
-    out: &Out,
-) -> Result<(), Failure> {
+async fn watch(client: &Client, args: &GetArgs, query: &[(&str, &str)], out: &Out) -> Result<(), Failure> {
     let mut shown: Option<Found> = None;
     let mut away = false;
     loop {

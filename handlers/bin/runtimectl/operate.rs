@@ -204,7 +204,10 @@ async fn command(
     let id = text(&answer, "eventId");
     out.line(&id)?;
     if !following.wait {
-        out.note(&format!("{} is sent; see what becomes of it: runtimectl explain {id}", text(&answer, "commandType")));
+        out.note(&format!(
+            "{} is sent; see what becomes of it: runtimectl explain {id}",
+            text(&answer, "commandType")
+        ));
         return Ok(ExitCode::SUCCESS);
     }
     let ended = follow::to_the_end(&client, &id, following.timeout, out).await?;

@@ -198,8 +198,7 @@ async fn ask(State(answers): State<Answers>, request: Request<axum::body::Body>)
     let query = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
         .into_owned()
         .collect::<HashMap<_, _>>();
-    let path =
-        parts.uri.path().strip_prefix("/api/v1/runtime/").expect("a route of the platform").to_owned();
+    let path = parts.uri.path().strip_prefix("/api/v1/runtime/").expect("a route of the platform").to_owned();
     let (method, idempotency_key) = (parts.method.to_string(), header("idempotency-key"));
     let bytes = http_body_util::Limited::new(body, REQUEST_BYTES_MAX).collect().await;
     let bytes = bytes.unwrap().to_bytes();

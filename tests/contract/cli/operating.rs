@@ -55,7 +55,17 @@ async fn each_order_is_one_post_and_says_what_it_is_about() {
             "hold-1",
         ),
         (
-            &["hold", "--environment", "env-1", "--module", "m", "--until", "2026-03-02T12:00:00Z", "--reason", "r"],
+            &[
+                "hold",
+                "--environment",
+                "env-1",
+                "--module",
+                "m",
+                "--until",
+                "2026-03-02T12:00:00Z",
+                "--reason",
+                "r",
+            ],
             "holds",
             json!({"scope": "workload", "reason": "r", "environmentId": "env-1", "moduleId": "m", "until": "2026-03-02T12:00:00Z"}),
             "hold-1",
@@ -80,13 +90,33 @@ async fn each_order_is_one_post_and_says_what_it_is_about() {
             "op-1",
         ),
         (
-            &["suppress", "--environment", "env-1", "--path", "env/*", "--until", "2026-03-03T00:00:00Z", "--reason", "r"],
+            &[
+                "suppress",
+                "--environment",
+                "env-1",
+                "--path",
+                "env/*",
+                "--until",
+                "2026-03-03T00:00:00Z",
+                "--reason",
+                "r",
+            ],
             "drift/suppressions",
             json!({"environmentId": "env-1", "match": {"path": "env/*"}, "reason": "r", "expiresAt": "2026-03-03T00:00:00Z"}),
             "suppression-1",
         ),
-        (&["sweep", "env-1", "drift", "--reason", "r"], "environments/env-1/sweep/drift", json!({"reason": "r"}), "env-1"),
-        (&["rollback", "dep-1", "--reason", "r"], "deployments/dep-1/rollback", json!({"reason": "r"}), "evt-1"),
+        (
+            &["sweep", "env-1", "drift", "--reason", "r"],
+            "environments/env-1/sweep/drift",
+            json!({"reason": "r"}),
+            "env-1",
+        ),
+        (
+            &["rollback", "dep-1", "--reason", "r"],
+            "deployments/dep-1/rollback",
+            json!({"reason": "r"}),
+            "evt-1",
+        ),
         (&["rotate", "sb-1"], "secret-bindings/sb-1/rotate", json!({"reason": "Manual"}), "evt-1"),
         (
             &["rotate", "sb/1", "--reason", "compromised", "--version", "v2"],
@@ -150,16 +180,26 @@ async fn every_collection_is_asked_for_where_it_is_and_narrowed_by_what_it_knows
         let mut query: Vec<_> = asked.query.iter().map(|(name, value)| format!("{name}={value}")).collect();
         query.sort();
         seen.lock().unwrap().push(format!("{} {}?{}", asked.method, asked.path, query.join("&")));
-        if asked.path.contains("-1") { (200, json!({"id": "x"})) } else { (200, json!({"items": [], "next": null})) }
+        if asked.path.contains("-1") {
+            (200, json!({"id": "x"}))
+        } else {
+            (200, json!({"items": [], "next": null}))
+        }
     })
     .await;
     let cases: [(&[&str], &str); 12] = [
         (&["get", "services", "--status", "Running"], "GET services?status=Running"),
-        (&["get", "svc", "svc-1", "--filter", "at=2026-03-02T10:00:00Z"], "GET services/svc-1?at=2026-03-02T10:00:00Z"),
+        (
+            &["get", "svc", "svc-1", "--filter", "at=2026-03-02T10:00:00Z"],
+            "GET services/svc-1?at=2026-03-02T10:00:00Z",
+        ),
         (&["get", "service-health", "svc-1"], "GET services/svc-1/health?"),
         (&["get", "commands", "--filter", "commandType=Deploy"], "GET commands?commandType=Deploy"),
         (&["get", "scaling-policies", "--environment", "e"], "GET scaling-policies?environmentId=e"),
-        (&["get", "drift", "--filter", "severity=High", "--filter", "kind=X"], "GET drift?kind=X&severity=High"),
+        (
+            &["get", "drift", "--filter", "severity=High", "--filter", "kind=X"],
+            "GET drift?kind=X&severity=High",
+        ),
         (&["get", "suppressions"], "GET drift/suppressions?"),
         (&["get", "holds", "--status", "InForce", "-o", "json"], "GET holds?status=InForce"),
         (&["get", "hold", "hold-1", "-o", "yaml"], "GET holds/hold-1?"),

@@ -169,8 +169,10 @@ pub struct SuppressArgs {
 
 /// Have an environment looked after now, before its timer would
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  runtimectl sweep env-3a6e1f0c drift --reason 'somebody was in the portal'\n\n\
-    See what came of it: runtimectl get sweeps --environment env-3a6e1f0c")]
+#[command(
+    after_help = "Example:\n  runtimectl sweep env-3a6e1f0c drift --reason 'somebody was in the portal'\n\n\
+    See what came of it: runtimectl get sweeps --environment env-3a6e1f0c"
+)]
 pub struct SweepArgs {
     pub environment: String,
     #[arg(value_enum)]
