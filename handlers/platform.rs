@@ -30,6 +30,8 @@ pub struct Platform {
     pub subscription_id: Arc<str>,
     /// The directory (Entra tenant) of that subscription.
     pub directory_id: Arc<str>,
+    /// The names of the function keys whose holders operate the whole platform.
+    pub operator_keys: Arc<[String]>,
     /// Between two looks at a store that is away.
     pub hold_pause: Duration,
 }

@@ -64,6 +64,8 @@ use super::{
 const HAPPENINGS_MAX: usize = 20_000;
 /// How old what is unsent must be before the sweep takes it.
 const SWEEP_AGE: SignedDuration = SignedDuration::from_secs(5);
+/// The key whose holder operates the whole platform.
+pub const OPERATOR: &str = "olga";
 /// How long the host takes to start the handler anew.
 const RESTART: Duration = Duration::from_secs(1);
 
@@ -97,7 +99,7 @@ pub struct TestPlatform {
     pub(super) functions: Vec<Function>,
     story: Vec<Line>,
     /// Ids of the commands that were sent.
-    commands: BTreeSet<String>,
+    pub(super) commands: BTreeSet<String>,
     told: (usize, usize),
     /// Deliveries and timers so far.
     happenings: usize,
@@ -155,6 +157,7 @@ impl TestPlatform {
             namespace: "test.servicebus.windows.net".into(),
             subscription_id: "00000000-0000-0000-0000-00000000c105".into(),
             directory_id: "00000000-0000-0000-0000-0000000d13ec".into(),
+            operator_keys: [OPERATOR.to_owned()].into(),
             hold_pause: Duration::ZERO,
         };
         Self {
