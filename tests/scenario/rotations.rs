@@ -402,8 +402,8 @@ async fn an_old_version_waits_for_whoever_uses_it() {
     // Once it passes with the new one, the old one goes.
     platform.compute.secret("generated2", Behaviour::Good);
     platform.run(&deploy("deploy-2", "1.4.2")).await;
-    sweep_after(&mut platform, 1).await;
-    assert_eq!(enabled(&platform), ["generated2"]);
+    let told = sweep_after(&mut platform, 1).await;
+    assert_eq!(enabled(&platform), ["generated2"], "{told:?} {}", platform.transcript());
 }
 
 #[tokio::test]
