@@ -77,8 +77,17 @@ pub struct Rounds {
 }
 
 impl Rounds {
+    /// The median of an even number of rounds lies between the two in the middle: with two rounds, the
+    /// slower of them would be more than is known.
     fn spread(&self, what: impl Fn(&Round) -> Option<f64>) -> Spread {
-        Spread::of(self.rounds.iter().filter_map(what))
+        let mut values: Vec<f64> = self.rounds.iter().filter_map(what).collect();
+        values.sort_by(f64::total_cmp);
+        let spread = Spread::of(values.iter().copied());
+        let middle = values.len() / 2;
+        if values.is_empty() || values.len() % 2 == 1 {
+            return spread;
+        }
+        Spread { median: f64::midpoint(values[middle - 1], values[middle]), ..spread }
     }
 
     /// Milliseconds, the median.
@@ -93,13 +102,13 @@ impl Rounds {
 
     pub fn print(&self, who: &str) {
         println!(
-            "  {who:<9} {} ms, {:.4} ms a resource; CPU {:.2} ms, {:.4} ms a resource; peak memory {:.1} MiB{}",
+            "  {who:<9} {} ms, {:.4} ms a resource; CPU {:.2} ms, {:.4} ms a resource; peak memory {:.1} MiB; {} rounds",
             self.spread(|round| Some(round.seconds * 1000.0)),
             self.milliseconds() / self.resources as f64,
             self.cpu_milliseconds(),
             self.cpu_milliseconds() / self.resources as f64,
             self.spread(|round| round.peak_mebibytes).median,
-            if self.rounds.len() == 1 { "; one round" } else { "" }
+            self.rounds.len()
         );
     }
 }
