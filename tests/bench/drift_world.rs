@@ -224,6 +224,7 @@ fn spec(number: usize) -> RevisionSpec {
         }),
         secrets: vec![secret(0), secret(1)],
         corrective: false,
+        scale_rules: Vec::new(),
     }
 }
 
