@@ -25,6 +25,8 @@ use crate::{
         runtime_configuration_service::publish_configuration::PublishConfiguration,
         runtime_environment_service::{decommission, provision_environment::ProvisionEnvironment},
         runtime_inventory_worker,
+        runtime_scaling_service::apply_scaling_policy::ApplyScalingPolicy,
+        scaling_policy_worker,
         secret_binding_service::{bind_secret::BindSecret, rotate_secret::RotateSecret},
         service_catalog_runtime_service::on_runtime_environment::OnRuntimeEnvironment,
         tenant_runtime_isolation_service::{bind_tenant::BindTenant, tenant_view},
@@ -47,6 +49,7 @@ pub fn all() -> Vec<Function> {
         command::<BindSecret>(),
         command::<RotateSecret>(),
         command::<RemediateDrift>(),
+        command::<ApplyScalingPolicy>(),
         // What it makes of its own events.
         subscription::<OnRuntimeConfiguration>(),
         subscription::<OnRuntimeSecrets>(),
@@ -56,6 +59,7 @@ pub fn all() -> Vec<Function> {
         subscription::<OnRuntimeEnvironment>(),
         subscription::<runtime_inventory_worker::OnRuntimeDeployment>(),
         subscription::<runtime_inventory_worker::OnRuntimeScaling>(),
+        subscription::<scaling_policy_worker::on_runtime_health::OnRuntimeHealth>(),
         // What the platform tells itself.
         queue("ContinueOperation", operations::TICKS, |platform, message| {
             Box::pin(async move { delivery::tick(&platform, &message).await })
@@ -92,6 +96,9 @@ pub fn all() -> Vec<Function> {
         timer("HealthSweep", "*/30 * * * * *", |platform| {
             Box::pin(async move { sweeps::start(&platform, sweeps::Kind::Health).await })
         }),
+        timer("ScalingSweep", "0 * * * * *", |platform| {
+            Box::pin(async move { sweeps::start(&platform, sweeps::Kind::Scaling).await })
+        }),
         // What operators read.
         get("Health", "v1/runtime/health", |platform, _| {
             Box::pin(async move { admin::health::get(&platform) })
@@ -116,6 +123,9 @@ pub fn all() -> Vec<Function> {
         }),
         get("ServiceHealth", "v1/runtime/services/{id}/health", |platform, request| {
             Box::pin(async move { admin::services::health(&platform, &request).await })
+        }),
+        get("ScalingPolicies", "v1/runtime/scaling-policies/{id?}", |platform, request| {
+            Box::pin(async move { admin::scaling_policies::get(&platform, &request).await })
         }),
         get("Plans", "v1/runtime/plans/{id}", |platform, request| {
             Box::pin(async move { admin::plans::get(&platform, &request).await })
@@ -158,6 +168,7 @@ pub fn all() -> Vec<Function> {
         posted::<BindSecret>("PostBindSecret", "v1/runtime/secret-bindings"),
         posted::<RotateSecret>("PostRotateSecret", "v1/runtime/secret-bindings/{id}/rotate"),
         posted::<BindTenant>("PostBindTenant", "v1/runtime/tenant-bindings"),
+        posted::<ApplyScalingPolicy>("PostApplyScalingPolicy", "v1/runtime/scaling-policies"),
         posted::<RemediateDrift>("PostRemediateDrift", "v1/runtime/drift/{id}/remediate"),
         // What operators do.
         post("Hold", "v1/runtime/holds", |platform, request| {

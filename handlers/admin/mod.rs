@@ -20,6 +20,7 @@ pub mod outbox;
 pub mod plans;
 pub mod quarantine;
 pub mod resume_operations;
+pub mod scaling_policies;
 pub mod secret_bindings;
 pub mod services;
 pub mod sweep_now;

@@ -17,6 +17,7 @@ mod provisioning;
 mod quarantine;
 mod rollbacks;
 mod rotations;
+mod scaling;
 mod secrets;
 mod story;
 mod superseding;

@@ -37,6 +37,7 @@ use runtime_platform::{
             state::{Decommission, Plan},
         },
         runtime_health_service::HealthCheckResult,
+        runtime_scaling_service::ScalingPolicy,
         secret_binding_service::{SecretBinding, SecretRotation},
         service_catalog_runtime_service::{CatalogueEntry, PastService, RuntimeService},
         tenant_runtime_isolation_service::RuntimeTenantBinding,
@@ -49,8 +50,8 @@ use super::{
     broker::{self, Broker, Held},
     builders::Order,
     fakes::{
-        compute::FakeCompute, infrastructure::FakeInfrastructure, probe::FakeProbe, registry::FakeRegistry,
-        vault::FakeVault,
+        compute::FakeCompute, infrastructure::FakeInfrastructure, metrics::FakeMetrics, probe::FakeProbe,
+        registry::FakeRegistry, vault::FakeVault,
     },
     faulty::{FaultyBus, FaultyStore, Trouble},
     fixed_clock::FixedClock,
@@ -87,6 +88,7 @@ pub struct TestPlatform {
     pub compute: FakeCompute,
     pub infrastructure: FakeInfrastructure,
     pub vault: FakeVault,
+    pub metrics: FakeMetrics,
     pub probe: FakeProbe,
     pub registry: FakeRegistry,
     /// Bad answers of compute and infrastructure.
@@ -138,6 +140,7 @@ impl TestPlatform {
         compute.finish_after(1);
         let infrastructure = FakeInfrastructure::new(trouble.clone());
         let vault = FakeVault::new(clock.clone(), trouble.clone());
+        let metrics = FakeMetrics::new(clock.clone(), compute.clone(), trouble.clone());
         let probe = FakeProbe::new(clock.clone(), compute.clone(), Trouble::default());
         let platform = Platform {
             ledger: Ledger::new(Arc::new(store.clone())),
@@ -148,6 +151,7 @@ impl TestPlatform {
             // Not to be reached is an answer of the workload, not a fault of ours: probes are not troubled.
             probe: Arc::new(probe.clone()),
             vault: Arc::new(vault.clone()),
+            metrics: Arc::new(metrics.clone()),
             registry: Arc::new(Refusing { inner: registry.clone(), script: script.clone() }),
             wire_format: WireFormat::MassTransit,
             namespace: "test.servicebus.windows.net".into(),
@@ -164,6 +168,7 @@ impl TestPlatform {
             compute,
             infrastructure,
             vault,
+            metrics,
             probe,
             registry,
             script,
@@ -553,6 +558,7 @@ fn readable(stored: Stored) -> Result<(), String> {
         RuntimeDriftFinding::KIND => read::<RuntimeDriftFinding>(stored).map(drop),
         DriftIndex::KIND => read::<DriftIndex>(stored).map(drop),
         Suppression::KIND => read::<Suppression>(stored).map(drop),
+        ScalingPolicy::KIND => read::<ScalingPolicy>(stored).map(drop),
         Hold::KIND => read::<Hold>(stored).map(drop),
         SweepReport::KIND => read::<SweepReport>(stored).map(drop),
         HealthCheckResult::KIND => read::<HealthCheckResult>(stored).map(drop),
