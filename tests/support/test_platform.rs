@@ -197,6 +197,11 @@ impl TestPlatform {
         while self.happen().await {}
     }
 
+    /// Forgets how much has happened: a long story is told in parts, and each part ends.
+    pub fn rest(&mut self) {
+        self.happenings = 0;
+    }
+
     /// Lets things happen until something holds.
     pub async fn run_until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
         while !holds(self) {

@@ -148,7 +148,8 @@ pub fn statement(
             (sql, MADE_OF_MEMBERS)
         }
     };
-    sql.push_str(" AND (expires IS NULL OR expires > ?)");
+    // Not as an OR, which SQLite would make two searches of.
+    sql.push_str(" AND ifnull(expires > ?, TRUE)");
     values.push(time_text(now));
     if let Some(since) = filter.since {
         sql.push_str(&format!(" AND {} >= ?", if leads.is_some() { "made_at" } else { "at" }));
