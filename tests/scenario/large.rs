@@ -97,8 +97,9 @@ async fn a_deploy_costs_the_same_whatever_was_deployed_before() {
         platform.run_until_quiet().await;
         costs.push(store.take());
     }
-    let documents = |counts: &Counts| counts.reads + counts.listed;
-    let (early, late) = (documents(&costs[10]), documents(&costs[39]));
-    assert!(late <= early + 2, "the 11th deploy read {early} documents, the 40th {late}: {:?}", costs[39]);
+    // Now and then a heartbeat or a count of replicas is among them.
+    let most = |costs: &[Counts]| costs.iter().map(|counts| counts.reads + counts.listed).max().unwrap();
+    let (early, late) = (most(&costs[5..20]), most(&costs[25..]));
+    assert!(late <= early + 2, "early deploys read {early} documents, late ones {late}: {:?}", costs[39]);
     assert!(costs.iter().all(|counts| counts.gone_through.is_empty()), "{:?}", costs[39].gone_through);
 }
