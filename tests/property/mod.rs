@@ -1,7 +1,9 @@
 //! What holds for every input, looked for with many.
 
 mod cases;
+mod closed_loop;
 mod crash_points;
+mod holding;
 mod interleavings;
 mod quarantine;
 mod redelivery;
