@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use runtime_platform::{
-    ledger::Ledger,
+    ledger::{EVENT, Ledger},
     ports::store::{Document, Partition, Store, Write},
     services::runtime_environment_service::RuntimeEnvironment,
     sweeps::{self, Kind},
@@ -28,12 +28,14 @@ async fn a_get_costs_the_same_whatever_there_is() {
     for environments in SIZES {
         let directory = tempfile::tempdir().unwrap();
         let large = Large::fill(directory.path(), environments).await;
+        assert!(large.documents > environments * large.template.count(EVENT));
         let mut asked = Vec::new();
         for ask in large.asks().await {
             large.store.take();
             let answer = large.get(&ask, 1).await;
             asked.push((ask.name, answer.status, large.store.take()));
         }
+        assert_eq!(large.test.broker.waiting(), Vec::<String>::new(), "who only asks sends nothing");
         costs.push(asked);
     }
     assert!(costs[0].len() > 40, "only {} things were asked", costs[0].len());
