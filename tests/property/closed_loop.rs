@@ -112,8 +112,8 @@ fn lasting(value: &Value) -> Value {
     }
 }
 
-/// Members that say when or how often something was told, and not what is.
-const COUNTS: [&str; 4] = ["at", "sequence", "nudges", "eventId"];
+/// Members that say when, how often or by whom something was told, and not what is.
+const COUNTS: [&str; 6] = ["at", "sequence", "nudges", "eventId", "completedEventId", "lineage"];
 
 /// The lines without ids of what happened: what is made up for was caused by another message. How many
 /// deployments it took is left out too.
