@@ -10,7 +10,7 @@ use runtime_platform::{
 };
 use serde_json::json;
 
-use super::closed_loop::sweep_timers;
+use super::any_order::sweep_timers;
 use crate::{
     scenario::holds::hold,
     support::{

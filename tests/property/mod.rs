@@ -1,5 +1,6 @@
 //! What holds for every input, looked for with many.
 
+mod any_order;
 mod cases;
 mod closed_loop;
 mod crash_points;
@@ -7,4 +8,5 @@ mod holding;
 mod interleavings;
 mod quarantine;
 mod redelivery;
+mod rotation;
 mod store_model;

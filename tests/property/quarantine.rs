@@ -14,7 +14,7 @@ use runtime_platform::{
 };
 use serde_json::json;
 
-use super::closed_loop::sweep_timers;
+use super::any_order::sweep_timers;
 use crate::support::{
     builders::{IMAGE, deploy, provision, publish_configuration, rollback},
     fakes::compute::Behaviour,

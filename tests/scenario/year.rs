@@ -7,6 +7,7 @@ use runtime_platform::{
     functions::{self, Trigger},
     ports::{clock::Clock, store::Stored},
 };
+use serde_json::json;
 
 use super::story::serving;
 use crate::support::{
@@ -14,7 +15,6 @@ use crate::support::{
     fakes::compute::Behaviour,
     test_platform::TestPlatform,
 };
-use serde_json::json;
 
 const DAYS: i64 = 365;
 /// Hours between two looks; each has enough windows for health to flip and come back.
@@ -67,6 +67,12 @@ async fn day(platform: &mut TestPlatform, number: i64, start: Timestamp, timers:
     if number % 5 == 0 {
         let level = json!({ "LOG_LEVEL": format!("level-{number}") });
         platform.run(&publish_configuration(&format!("publish-day-{number}"), level)).await;
+    }
+    if number % 3 == 0 {
+        // Somebody edits what runs, behind the platform's back.
+        platform.compute.meddle("reservations-api", false, |spec| {
+            spec.env.insert("DEBUG".into(), number.to_string());
+        });
     }
     let serving = platform.compute.serving("reservations-api").expect("something serves").image;
     for look in 1..=24 / LOOK_HOURS {

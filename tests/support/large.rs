@@ -62,6 +62,9 @@ impl Template {
             commands.push(order.event_id);
         }
         platform.run(&Order { body: Some(b"tea".to_vec()), ..deploy(&id("poison"), "1") }).await;
+        platform.compute.meddle("reservations-api", false, |spec| {
+            spec.env.insert("DEBUG".into(), "1".into());
+        });
         let timers: Vec<_> =
             functions::all().into_iter().filter(is_sweep).map(|function| function.name).collect();
         for _ in 0..3 {
