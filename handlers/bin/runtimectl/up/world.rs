@@ -17,7 +17,11 @@ use runtime_platform::{
     },
     ports::clock::SystemClock,
 };
-use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 
 use super::{
     data::{ContextFile, Data, Keys},
@@ -65,6 +69,8 @@ pub struct World {
     log: Log,
     azure: Azure,
     host: Option<Host>,
+    /// The process that handles invocations, while there is one.
+    handler: watch::Sender<Option<u32>>,
     events: mpsc::Receiver<HostEvent>,
     succession: Succession,
     launch: Launch,
@@ -134,6 +140,7 @@ impl World {
             log,
             azure,
             host: Some(host),
+            handler: watch::Sender::new(None),
             events: receiver,
             succession,
             launch,
@@ -179,8 +186,8 @@ impl World {
     }
 
     /// The process that handles invocations, while there is one.
-    pub fn handler_pid(&self) -> Option<u32> {
-        self.host.as_ref().and_then(Host::handler_pid)
+    pub fn handler(&self) -> watch::Receiver<Option<u32>> {
+        self.handler.subscribe()
     }
 
     /// Writes the log and replaces a host that gave up, until `until` ends.
@@ -209,6 +216,7 @@ impl World {
         match event {
             HostEvent::HandlerStarting { pid, port } => {
                 self.guardian.guard(pid);
+                self.handler.send_replace(Some(pid));
                 self.log.tell("INFO", "host", &format!("the handler starts as process {pid} on port {port}"));
             }
             HostEvent::Ready { milliseconds } => {
@@ -216,6 +224,7 @@ impl World {
             }
             HostEvent::HandlerExited { pid, how, restarting } => {
                 self.guardian.release(pid);
+                self.handler.send_if_modified(|known| known.take_if(|known| *known == pid).is_some());
                 let next = if restarting { "it is started again" } else { "it is not started again" };
                 self.log.tell("WARN", "host", &format!("the handler ended ({how}); {next}"));
             }
