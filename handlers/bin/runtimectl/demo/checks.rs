@@ -203,6 +203,13 @@ impl Teller {
         }))
     }
 
+    /// What was asked so far is nobody's business any more.
+    pub fn forgets_the_trickle(&self) {
+        if let Some(trickle) = &self.trickle {
+            trickle.since_last();
+        }
+    }
+
     /// Everybody who asked since the last time was answered, and well.
     pub fn nobody_noticed(&mut self, meanwhile: &str) -> Result<(), Failure> {
         let Some(trickle) = &self.trickle else { return Ok(()) };

@@ -12,8 +12,11 @@ pub const TENANT: &str = "connectsoft";
 pub const PROJECT: &str = "proj-booking-saas";
 /// No environment has this id: it derives from no name that the demo uses.
 pub const NO_ENVIRONMENT: &str = "env-00000000";
-/// The secret that the first workload reads.
+/// The secret that the workloads read.
 pub const SECRET: &str = "db-password";
+/// What the scaling policy allows, and the requests at a time that it wants for each replica.
+pub const REPLICAS_MAX: u32 = 3;
+pub const REQUESTS_AT_A_TIME: u32 = 4;
 
 /// A workload of the demo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,6 +82,21 @@ pub fn bind_secret(environment_id: &str, service: Service, vault_uri: &str) -> V
         "vaultUri": vault_uri,
         "source": "Generated",
         "rotationIntervalDays": 90,
+    })
+}
+
+pub fn rotate(environment_id: &str, secret_binding_id: &str) -> Value {
+    json!({ "environmentId": environment_id, "secretBindingId": secret_binding_id, "reason": "Manual" })
+}
+
+pub fn scale(environment_id: &str, service_id: &str) -> Value {
+    json!({
+        "environmentId": environment_id,
+        "serviceId": service_id,
+        "kind": "RequestRate",
+        "minReplicas": 1,
+        "maxReplicas": REPLICAS_MAX,
+        "target": REQUESTS_AT_A_TIME,
     })
 }
 
@@ -150,6 +168,8 @@ mod tests {
             ("BindTenant", bind_tenant(id, TENANT)),
             ("PublishConfiguration", publish(id, 0, &settings("1"))),
             ("BindSecret", bind_secret(id, Service::Reservations, "https://kv-1.vault.azure.net")),
+            ("RotateSecret", rotate(id, "sb-3a6e1f0c")),
+            ("ApplyScalingPolicy", scale(id, "svc-3a6e1f0c")),
             ("Deploy", deploy(id, Service::Billing, "1.4.1")),
             ("RollbackDeployment", rollback(id, "dep-3a6e1f0c")),
         ] {

@@ -36,6 +36,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// How long one look may take before the next: long enough for a busy machine, short enough that
 /// whoever watches is told that nothing comes.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long an event of a sweep is waited for before the next is asked for.
+const SWEPT: Duration = Duration::from_secs(3);
 /// Pages of the feed that are read in one look, at most.
 const PAGES_MAX: usize = 20;
 
@@ -235,6 +237,22 @@ impl Teller {
             }
             self.narrator.doing(&format!("waiting for {event_type} of {of_what}"));
             sleep(PAUSE).await;
+        }
+    }
+
+    /// Has the environment swept again and again until an event comes of it, and answers it.
+    pub async fn swept(
+        &mut self,
+        kind: &str,
+        event_type: &str,
+        of_what: &str,
+        is_it: impl Fn(&Value) -> bool,
+    ) -> Result<Value, Failure> {
+        loop {
+            if let Ok(event) = timeout(SWEPT, self.happens(event_type, of_what, &is_it)).await {
+                return event;
+            }
+            self.sweeps(kind, "the demo does not wait for the timer").await?;
         }
     }
 

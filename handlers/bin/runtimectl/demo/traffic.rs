@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -12,7 +12,7 @@ use std::{
 use runtime_platform::local::azure::{Azure, Count};
 use tokio::{
     task::JoinHandle,
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 
 /// The pause between two requests.
@@ -74,6 +74,49 @@ impl Trickle {
 impl Drop for Trickle {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// Requests to one address from many clients at a time, each of which asks again once it was answered.
+pub struct Load {
+    tasks: Vec<JoinHandle<()>>,
+    counts: Arc<Counts>,
+    ending: Arc<AtomicBool>,
+    pub began: Instant,
+}
+
+impl Load {
+    pub fn start(http: &reqwest::Client, url: &str, clients: u32) -> Self {
+        let (counts, ending) = (Arc::new(Counts::default()), Arc::new(AtomicBool::new(false)));
+        let client = |_| {
+            let (http, url) = (http.clone(), url.to_owned());
+            let (counts, ending) = (counts.clone(), ending.clone());
+            tokio::spawn(async move {
+                while !ending.load(Ordering::Relaxed) {
+                    ask(&http, &url, &counts).await;
+                }
+            })
+        };
+        Self { tasks: (0..clients).map(client).collect(), counts, ending, began: Instant::now() }
+    }
+
+    /// Lets everybody have the last answer; how many requests there were, and how many of them were not
+    /// answered well.
+    pub async fn ends(mut self) -> (u64, u64) {
+        self.ending.store(true, Ordering::Relaxed);
+        for task in std::mem::take(&mut self.tasks) {
+            // A client that broke off is counted by what it did not ask.
+            let _ = task.await;
+        }
+        (self.counts.asked.load(Ordering::Relaxed), self.counts.unwell.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
     }
 }
 
