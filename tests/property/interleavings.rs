@@ -58,6 +58,10 @@ async fn perform(platform: &mut TestPlatform, number: usize, act: &Act, sent: &m
         Act::Deploy { bad } => {
             let version = if *bad { format!("{number}-bad") } else { number.to_string() };
             platform.compute.image(&format!("{IMAGE}:{number}-bad"), Behaviour::Answers(500));
+            if number % 4 == 3 {
+                // Its registry has no such image: it ends nobody else's rollout, and nobody else's wait.
+                platform.registry.remove(&format!("{IMAGE}:{version}"));
+            }
             platform.send(&deploy(&id, &version));
             sent.push(id);
         }
@@ -125,6 +129,7 @@ async fn all_is_well(platform: &TestPlatform, sent: &[String]) {
     let told = || format!("\n{:?}\n{}", platform.deployments(), platform.transcript());
     for slot in platform.states::<Slot>() {
         assert_eq!((&slot.in_flight, &slot.pending), (&None, &None), "the slot is not free{}", told());
+        assert!(slot.arriving.is_empty(), "somebody still arrives{}", told());
         let Some(serving) = slot.serving else { continue };
         let deployments = platform.states::<RuntimeDeployment>();
         let serves = deployments.iter().find(|deployment| deployment.deployment_id == serving.deployment_id);

@@ -8,6 +8,7 @@ use runtime_platform::{
     services::{
         deployment_service::{DeploymentStatus, RuntimeDeployment, Slot},
         runtime_environment_service::{ProvisioningStatus, RuntimeEnvironment},
+        service_catalog_runtime_service::RuntimeService,
         tenant_runtime_isolation_service::RuntimeTenantBinding,
     },
 };
@@ -74,6 +75,7 @@ async fn an_environment_goes_with_its_workloads_when_that_is_forced() {
     platform.run_until_quiet().await;
     expect![[r#"
         10:15:09 ~ remove reservations-api
+        10:15:09 RuntimeInventoryUpdated svc-b0deb1bf Retired Retired reservations-api:1.4.1 x0 <- RuntimeDeploymentCompleted
         10:15:13 ~ delete container-apps-logs
         10:15:13 ~ delete container-apps
         10:15:13 ~ delete subnet
@@ -85,7 +87,8 @@ async fn an_environment_goes_with_its_workloads_when_that_is_forced() {
         10:15:13 ~ delete workspace
         10:15:13 ~ delete group
         10:15:13 RuntimeEnvironmentDecommissioned env-cc58147b <- RuntimeEnvironmentProvisioned
-    "#]].assert_eq(&platform.transcript_since(place));
+    "#]]
+    .assert_eq(&platform.transcript_since(place));
     let there = platform.get("Environments", Some(environment().as_str())).await.body;
     let picked = json!([
         there["status"],
@@ -102,6 +105,11 @@ async fn an_environment_goes_with_its_workloads_when_that_is_forced() {
     );
     assert!(platform.compute.world().is_empty() && platform.infrastructure.world().is_empty());
     assert_eq!(platform.states::<Slot>()[0].serving, None);
+    let services = platform.states::<RuntimeService>();
+    assert!(
+        !services.is_empty() && services.iter().all(|service| service.retired_at.is_some()),
+        "{services:?}"
+    );
     assert_eq!(swept(&platform).await, 0);
 
     for (order, code) in [
@@ -114,8 +122,10 @@ async fn an_environment_goes_with_its_workloads_when_that_is_forced() {
         platform.run(&order).await;
         assert_eq!(platform.last("RuntimeCommandFailed")["reasonCode"], code, "{}", order.event_type);
     }
-    expect!["`env-cc58147b` was decommissioned. Choose another name for a new environment."].assert_eq(platform.last("RuntimeCommandFailed")["detail"].as_str().unwrap());
-    expect!["409 Decommissioned `env-cc58147b` is decommissioned already."].assert_eq(&told(&by_force(&platform).await));
+    expect!["`env-cc58147b` was decommissioned. Choose another name for a new environment."]
+        .assert_eq(platform.last("RuntimeCommandFailed")["detail"].as_str().unwrap());
+    expect!["409 Decommissioned `env-cc58147b` is decommissioned already."]
+        .assert_eq(&told(&by_force(&platform).await));
 }
 
 #[tokio::test]

@@ -91,6 +91,47 @@ async fn an_image_that_is_not_there_is_refused_and_ends_nobodys_rollout() {
 }
 
 #[tokio::test]
+async fn an_image_that_is_not_there_replaces_nobody_who_waits() {
+    let mut platform = serving().await;
+    platform.registry.remove(&tagged("1.4.4"));
+    platform.send(&deploy("deploy-2", "1.4.2"));
+    let promoting = |platform: &TestPlatform| {
+        let deployments = platform.states::<RuntimeDeployment>();
+        deployments.iter().any(|it| it.status == DeploymentStatus::Promoting)
+    };
+    platform.run_until("promoting", promoting).await;
+    for (id, version) in
+        [("deploy-3", "1.4.3"), ("deploy-4", "1.4.4"), ("deploy-5", "1.4.5"), ("deploy-6", "1.4.4")]
+    {
+        platform.send(&deploy(id, version));
+    }
+    platform.run_until_quiet().await;
+    let mut ended = platform.deployments();
+    ended.sort();
+    assert_eq!(
+        ended,
+        [
+            "1.4.1 Completed",
+            "1.4.2 Completed",
+            "1.4.3 Failed",
+            "1.4.4 Failed",
+            "1.4.4 Failed",
+            "1.4.5 Completed",
+        ]
+    );
+    assert_eq!(platform.traffic(), ["1.4.5=100"]);
+    let codes = platform.events().into_iter().filter(|it| it.event_type() == "RuntimeCommandFailed");
+    let mut codes: Vec<_> = codes
+        .map(|it| {
+            format!("{} {}", it.envelope.payload["commandId"], it.envelope.payload["reasonCode"])
+                .replace('"', "")
+        })
+        .collect();
+    codes.sort();
+    assert_eq!(codes, ["deploy-3 Superseded", "deploy-4 ImageNotFound", "deploy-6 ImageNotFound"]);
+}
+
+#[tokio::test]
 async fn an_image_that_is_kept_out_ends_nobodys_rollout_either() {
     let mut platform = serving().await;
     platform.compute.image(&tagged("1.5.0"), Behaviour::Answers(500));

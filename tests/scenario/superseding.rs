@@ -92,8 +92,8 @@ async fn what_waits_is_replaced_by_what_is_newer_still() {
         10:15:13 > Deploy deploy-3
         10:15:13 RuntimeDeploymentRequested dep-5758d5fb reservations-api:1.4.3 over reservations-api:1.4.1 <- deploy-3
         10:15:13 > Deploy deploy-4
-        10:15:13 RuntimeCommandFailed deploy-3 Rejected Superseded: `dep-5758d5fb` waited for its turn and was replaced by the newer `dep-e622154b`; nothing of it was rolled out. <- deploy-4
         10:15:13 RuntimeDeploymentRequested dep-e622154b reservations-api:1.4.4 over reservations-api:1.4.1 <- deploy-4
+        10:15:13 RuntimeCommandFailed deploy-3 Rejected Superseded: `dep-5758d5fb` waited for its turn and was replaced by the newer `dep-e622154b`; nothing of it was rolled out. <- deploy-4
         10:15:16 ~ shift reservations-api to reservations-api--d9c2595bb=50 reservations-api--dff46effc=50
         10:15:19 ~ shift reservations-api to reservations-api--dff46effc=100
         10:15:22 ~ deactivate reservations-api--d9c2595bb

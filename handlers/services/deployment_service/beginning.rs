@@ -6,19 +6,22 @@
 
 use super::{
     deploy::missing,
-    ending::Site,
+    ending::{Site, cause},
     quarantine::{self, KeptOut, Quarantined},
-    state::{Cancel, Origin, RuntimeDeployment, Slot},
+    state::{Cancel, DeploymentStatus, Origin, RuntimeDeployment, Slot},
 };
 use crate::{
+    delivery::{self, Refusal},
     events::{ReasonCode, RolledBackReason},
-    ledger::Ledger,
+    ids::{DeploymentId, EventId},
+    ledger::{Commit, Ledger, Loaded, NewEvent},
     operations::{self, Operation},
     outcome::Fault,
     platform::Platform,
     ports::{
         compute::SecretEntry,
         registry::{ImageReference, ImageVersion},
+        store::Partition,
         vault::SecretRef,
     },
     services::{runtime_configuration_service, secret_binding_service},
@@ -26,6 +29,9 @@ use crate::{
 
 /// The registry's word for an image that is not there.
 const NOT_FOUND: &str = "ImageNotFound";
+/// The number of the first event that ends a deployment which waited: those before are of the
+/// operation's own deployment.
+const FIRST_REPLACED: u32 = 2;
 /// Digits of a digest that are told.
 const DIGEST_CHARACTERS_TOLD: usize = 19;
 
@@ -84,12 +90,88 @@ fn quarantined(entry: &Quarantined, deployment: &RuntimeDeployment) -> TurnedAwa
     TurnedAway { code: ReasonCode::Quarantined, detail: entry.sentence(&deployment.workload.image) }
 }
 
-/// Has the deployment in flight end, where no traffic was meant for it yet: this one is newer, and waits
-/// for its end.
+/// A deployment that waits for its turn.
+pub(super) struct Waiting {
+    pub deployment: RuntimeDeployment,
+    loaded: Loaded<RuntimeDeployment>,
+    operation: Operation,
+    operation_loaded: Loaded<Operation>,
+}
+
+impl Waiting {
+    pub async fn load(ledger: &Ledger, partition: &Partition, id: &DeploymentId) -> Result<Self, Fault> {
+        let (deployment, loaded) = ledger.load::<RuntimeDeployment>(partition, id.as_str()).await?.take();
+        let deployment = deployment.ok_or_else(|| missing(id.as_str()))?;
+        let operation_id = deployment.operation_id.as_str();
+        let (operation, operation_loaded) = ledger.load::<Operation>(partition, operation_id).await?.take();
+        let operation = operation.ok_or_else(|| missing(operation_id))?;
+        Ok(Self { deployment, loaded, operation, operation_loaded })
+    }
+
+    /// Ends it in favour of a newer one. `event_id` is that of the event that says so.
+    pub fn replace(
+        self,
+        commit: &mut Commit,
+        by: &DeploymentId,
+        event_id: EventId,
+        caused_by: &str,
+    ) -> Result<(), Fault> {
+        let Self { deployment, loaded, operation, operation_loaded } = self;
+        let detail = format!(
+            "`{}` waited for its turn and was replaced by the newer `{by}`; nothing of it was rolled out.",
+            deployment.deployment_id
+        );
+        let refusal = Refusal::new(ReasonCode::Superseded, detail.clone());
+        let lineage = &deployment.lineage;
+        let sequence = deployment.sequence + 1;
+        commit.event(
+            lineage,
+            NewEvent {
+                id: event_id.clone(),
+                event: delivery::refused(&lineage.command_id, &lineage.command_type, &refusal),
+                aggregate: deployment.deployment_id.to_string(),
+                sequence,
+                caused_by: caused_by.to_owned(),
+            },
+        )?;
+        operations::dismiss(commit, &operation_loaded, operation, &detail, event_id)?;
+        let ended = RuntimeDeployment {
+            status: DeploymentStatus::Failed,
+            reason: Some(detail),
+            sequence,
+            ended_at: Some(commit.now),
+            ..deployment
+        };
+        commit.put(&loaded, &ended)
+    }
+}
+
+/// Takes the place of the one pending deployment: those that are older and wait end, and so does the one
+/// in flight, where no traffic was meant for it yet. Whoever arrived later goes on finding out.
 ///
 /// # Errors
 /// When the store is away.
-pub(super) async fn supersede(ledger: &Ledger, site: &mut Site, slot: &Slot) -> Result<(), Fault> {
+pub(super) async fn take_place(ledger: &Ledger, operation: &Operation, site: &mut Site) -> Result<(), Fault> {
+    let partition = site.commit.partition.clone();
+    let id = site.deployment.deployment_id.clone();
+    let (slot, loaded) = ledger.load::<Slot>(&partition, &Slot::id(&site.deployment.module_id)).await?.take();
+    let Some(mut slot) = slot else { return Ok(()) };
+    if let Some(place) = slot.arriving.iter().position(|arriving| *arriving == id) {
+        let older = slot.arriving.drain(..=place).filter(|older| *older != id);
+        let older: Vec<_> = slot.pending.replace(id.clone()).into_iter().chain(older).collect();
+        let cause = cause(operation);
+        for (number, older) in (FIRST_REPLACED..).zip(&older) {
+            let event_id = cause.event("RuntimeCommandFailed", number);
+            let by = site.deployment.lineage.command_id.clone();
+            Waiting::load(ledger, &partition, older).await?.replace(&mut site.commit, &id, event_id, &by)?;
+            site.notes.push(format!("replaces `{older}`, which waited"));
+        }
+        site.commit.put(&loaded, &slot)?;
+    }
+    supersede(ledger, site, &slot).await
+}
+
+async fn supersede(ledger: &Ledger, site: &mut Site, slot: &Slot) -> Result<(), Fault> {
     let Some(older) = &slot.in_flight else { return Ok(()) };
     let partition = &site.commit.partition;
     let (older, loaded) = ledger.load::<RuntimeDeployment>(partition, older.as_str()).await?.take();

@@ -7,19 +7,21 @@
 //! found by the same ids when the message comes again.
 //!
 //! # What supersedes what
-//! One deployment is in flight per (environment, module). A newer Deploy waits as the one pending
-//! deployment, `Queued`. Once it is known which image it brings, and that this may run here, it
-//! supersedes the one in flight as long as no traffic was meant for that: the older one ends as rolled
-//! back, reason `Superseded`, and the newer one begins when the older has compensated. One whose traffic
-//! has begun to shift is waited for. A Deploy of an image that is not there, or is in quarantine, ends
-//! nobody's rollout.
+//! One deployment is in flight per (environment, module). A newer Deploy waits, `Queued`, and finds out
+//! meanwhile which image it brings. Once it is known that this may run here
+//! - it is the one pending deployment, and replaces an older one that waited, which ends in
+//!   `RuntimeCommandFailed`, `Superseded`;
+//! - it supersedes the one in flight as long as no traffic was meant for that: the older one ends as
+//!   rolled back, reason `Superseded`, and the newer one begins when the older has compensated. One whose
+//!   traffic has begun to shift is waited for.
 //!
-//! A still newer one replaces the pending one, which ends in `RuntimeCommandFailed`, `Superseded`.
+//! So a Deploy of an image that is not there, or is in quarantine, ends nobody else's.
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    beginning::Waiting,
     quota,
     state::{DeploymentStatus, Origin, RuntimeDeployment, Slot, Workload, app_name_of_tenant},
 };
@@ -28,7 +30,7 @@ use crate::{
     events::{Event, ReasonCode, RuntimeDeploymentRequested, Strategy},
     ids::{DeploymentId, EnvironmentId, OperationId},
     ledger::{Commit, Loaded, NewEvent},
-    operations::{self, Kind, NewOperation, Operation},
+    operations::{self, Kind, NewOperation},
     outcome::Fault,
     platform::Platform,
     ports::{registry::ImageReference, store::Partition},
@@ -42,6 +44,9 @@ use crate::{
 
 /// How long a deployment may take in all, from the start of its turn.
 pub const ALLOWED: SignedDuration = SignedDuration::from_hours(2);
+/// Deployments of one workload that may find out at one time which image they bring, while another
+/// waits; a newer one takes the oldest's place.
+const ARRIVING_MAX: usize = 4;
 /// Deployments whose ids may share eight digits.
 const ORDINALS_MAX: u32 = 8;
 
@@ -289,17 +294,11 @@ pub fn environment_not_found(id: &EnvironmentId) -> Refusal {
 struct Place {
     slot: Slot,
     slot_loaded: Loaded<Slot>,
-    pending: Option<Pending>,
+    /// The oldest of those that arrive, where there are as many as may.
+    too_many: Option<Waiting>,
     deployment_id: DeploymentId,
     deployment_loaded: Loaded<RuntimeDeployment>,
     operation_id: OperationId,
-}
-
-struct Pending {
-    deployment: RuntimeDeployment,
-    loaded: Loaded<RuntimeDeployment>,
-    operation: Operation,
-    operation_loaded: Loaded<Operation>,
 }
 
 async fn place(
@@ -311,20 +310,13 @@ async fn place(
     let ledger = &platform.ledger;
     let (slot, slot_loaded) = ledger.load::<Slot>(partition, &Slot::id(&workload.module_id)).await?.take();
     let slot = slot.unwrap_or_else(|| Slot::new(workload.module_id.clone(), message.now));
-    let pending = match &slot.pending {
-        Some(id) => {
-            let (deployment, loaded) = ledger.load::<RuntimeDeployment>(partition, id.as_str()).await?.take();
-            let deployment = deployment.ok_or_else(|| missing(id.as_str()))?;
-            let (operation, operation_loaded) =
-                ledger.load::<Operation>(partition, deployment.operation_id.as_str()).await?.take();
-            let operation = operation.ok_or_else(|| missing(deployment.operation_id.as_str()))?;
-            Some(Pending { deployment, loaded, operation, operation_loaded })
-        }
+    let too_many = match slot.arriving.first().filter(|_| slot.arriving.len() >= ARRIVING_MAX) {
+        Some(oldest) => Some(Waiting::load(ledger, partition, oldest).await?),
         None => None,
     };
     let (ordinal, deployment_id, deployment_loaded) = free_id(platform, message, partition).await?;
     let operation_id = message.cause(&partition.environment_id).operation(ordinal);
-    Ok(Place { slot, slot_loaded, pending, deployment_id, deployment_loaded, operation_id })
+    Ok(Place { slot, slot_loaded, too_many, deployment_id, deployment_loaded, operation_id })
 }
 
 /// The first id that no other deployment has.
@@ -364,12 +356,13 @@ fn record(
     partition: Partition,
 ) -> Result<Decision, Fault> {
     let mut commit = Commit::new(partition, message.now);
-    let Place { slot, slot_loaded, pending, deployment_id, deployment_loaded, operation_id } =
-        place;
+    let Place { mut slot, slot_loaded, too_many, deployment_id, deployment_loaded, operation_id } = place;
     let waits = slot.in_flight.is_some();
     let event_id = message.envelope.event_id.to_string();
-    if let Some(replaced) = pending {
-        replace(&mut commit, message, replaced, &deployment_id)?;
+    if let Some(replaced) = too_many {
+        slot.arriving.retain(|arriving| *arriving != replaced.deployment.deployment_id);
+        let id = message.cause(&commit.partition.environment_id).event("RuntimeCommandFailed", 1);
+        replaced.replace(&mut commit, &deployment_id, id, &event_id)?;
     }
     let compute_target =
         ground.target(&wanted.workload.target).cloned().ok_or_else(|| missing(&wanted.workload.target))?;
@@ -451,52 +444,14 @@ fn record(
         },
     )?;
     commit.put(&deployment_loaded, &deployment)?;
-    let slot = if waits {
-        Slot { pending: Some(deployment_id), ..slot }
+    if !waits {
+        slot.in_flight = Some(deployment_id);
+    } else if slot.pending.is_none() {
+        slot.pending = Some(deployment_id);
     } else {
-        Slot { in_flight: Some(deployment_id), ..slot }
-    };
+        slot.arriving.push(deployment_id);
+    }
     commit.put(&slot_loaded, &slot)?;
     ground.guard(&mut commit)?;
     Ok(Decision::Accepted { commit, operation_id: Some(operation_id) })
-}
-
-/// Ends a deployment that waited and is replaced by a newer one.
-fn replace(
-    commit: &mut Commit,
-    message: &Message<Deploy>,
-    replaced: Pending,
-    by: &DeploymentId,
-) -> Result<(), Fault> {
-    let Pending { deployment, loaded, operation, operation_loaded } = replaced;
-    let detail = format!(
-        "`{}` waited for its turn and was replaced by the newer `{by}`; nothing of it was rolled out.",
-        deployment.deployment_id
-    );
-    let refusal = Refusal::new(ReasonCode::Superseded, detail.clone());
-    let id = message.cause(&commit.partition.environment_id).event("RuntimeCommandFailed", 1);
-    let sequence = deployment.sequence + 1;
-    commit.event(
-        &deployment.lineage,
-        NewEvent {
-            id: id.clone(),
-            event: delivery::refused(
-                &deployment.lineage.command_id,
-                &deployment.lineage.command_type,
-                &refusal,
-            ),
-            aggregate: deployment.deployment_id.to_string(),
-            sequence,
-            caused_by: message.envelope.event_id.to_string(),
-        },
-    )?;
-    operations::dismiss(commit, &operation_loaded, operation, &detail, id)?;
-    let deployment = RuntimeDeployment {
-        status: DeploymentStatus::Failed,
-        reason: Some(detail),
-        sequence,
-        ended_at: Some(message.now),
-        ..deployment
-    };
-    commit.put(&loaded, &deployment)
 }

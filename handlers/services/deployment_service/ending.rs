@@ -267,7 +267,7 @@ pub(super) fn completed_event_id(deployment: &RuntimeDeployment) -> EventId {
 }
 
 /// What the events of an operation derive from.
-fn cause(operation: &Operation) -> Cause<'_> {
+pub(super) fn cause(operation: &Operation) -> Cause<'_> {
     Cause {
         tenant: &operation.lineage.tenant_id,
         environment: &operation.environment_id,
@@ -296,6 +296,9 @@ async fn end(
 ) -> Result<Step, Fault> {
     if slot.in_flight.as_ref() == Some(&site.deployment.deployment_id) {
         slot.in_flight = slot.pending.take();
+        if slot.in_flight.is_none() && !slot.arriving.is_empty() {
+            slot.in_flight = Some(slot.arriving.remove(0));
+        }
         match slot.in_flight.clone() {
             Some(next) => next_turn(platform, &mut site, &slot, next.as_str()).await?,
             None => {
@@ -307,6 +310,7 @@ async fn end(
     }
     // One that is turned away while it waits leaves its place.
     slot.pending = slot.pending.filter(|pending| *pending != site.deployment.deployment_id);
+    slot.arriving.retain(|arriving| *arriving != site.deployment.deployment_id);
     site.commit.put(&slot_loaded, &slot)?;
     let id = cause(operation).event(event.event_type(), 0);
     let outcome = Some(id.clone());

@@ -62,6 +62,7 @@ pub async fn cancel(
                 ledger.load::<Slot>(&commit.partition, &Slot::id(&deployment.module_id)).await?.take();
             let mut slot = slot.ok_or_else(|| missing("the slot of the deployment"))?;
             slot.pending = slot.pending.filter(|pending| *pending != deployment.deployment_id);
+            slot.arriving.retain(|arriving| *arriving != deployment.deployment_id);
             commit.put(&slot_loaded, &slot)?;
             never_begins(commit, (deployment, loaded), (operation, operation_loaded), why)?;
             Ok(Ok(()))

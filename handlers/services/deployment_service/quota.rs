@@ -106,7 +106,8 @@ pub async fn usage(
 async fn of_slot(ledger: &Ledger, partition: &Partition, slot: &Slot) -> Result<Usage, Fault> {
     let serving = slot.serving.as_ref().map(|serving| &serving.deployment_id);
     let mut usage = Usage::default();
-    for id in [slot.in_flight.as_ref(), slot.pending.as_ref(), serving].into_iter().flatten() {
+    let known = [slot.in_flight.as_ref(), slot.pending.as_ref(), serving].into_iter().flatten();
+    for id in known.chain(&slot.arriving) {
         let deployment = ledger.load::<RuntimeDeployment>(partition, id.as_str()).await?.state;
         let deployment = deployment.ok_or_else(|| missing(id.as_str()))?;
         usage = usage.or_more(Usage::of(&deployment.workload));

@@ -90,9 +90,7 @@ async fn queued(platform: &Platform, operation: &Operation, mut site: Site) -> R
         if let Err(no) = beginning::judged(slot.as_ref(), &site.deployment) {
             return turned_away(platform, operation, site, no).await;
         }
-        if let Some(slot) = &slot {
-            beginning::supersede(&platform.ledger, &mut site, slot).await?;
-        }
+        beginning::take_place(&platform.ledger, operation, &mut site).await?;
     }
     site.on(Then::Hold(PAUSE_MAX))
 }

@@ -408,6 +408,9 @@ pub struct Slot {
     pub module_id: ModuleId,
     pub in_flight: Option<DeploymentId>,
     pub pending: Option<DeploymentId>,
+    /// Newer ones than that, oldest first, which do not know yet which image they bring.
+    #[serde(default)]
+    pub arriving: Vec<DeploymentId>,
     pub serving: Option<Serving>,
     /// A refresh that waits for the end of what is in flight.
     #[serde(default)]
@@ -430,6 +433,7 @@ impl Slot {
             module_id,
             in_flight: None,
             pending: None,
+            arriving: Vec::new(),
             serving: None,
             refresh: None,
             quarantine: Vec::new(),

@@ -24,6 +24,7 @@ use crate::{
         deployment_service::retiring::{self, Retired},
         tenant_runtime_isolation_service,
     },
+    sweeps,
 };
 
 /// Where a new operation stands.
@@ -83,7 +84,7 @@ async fn site(platform: &Platform, operation: &Operation) -> Result<Site, Fault>
 pub async fn step(platform: &Platform, operation: &Operation) -> Result<Step, Fault> {
     let site = site(platform, operation).await?;
     match operation.step.as_str() {
-        FENCING => fence(platform, site).await,
+        FENCING => fence(platform, operation, site).await,
         REMOVING_WORKLOADS => remove_workloads(platform, operation, site).await,
         TELLING_TENANTS => tell_tenants(platform, operation, site).await,
         REMOVING_RESOURCES => remove_resources(platform, operation, site).await,
@@ -132,7 +133,7 @@ fn stays(site: Site, sentence: String) -> Result<Step, Fault> {
 }
 
 /// From here on nothing serves, and nothing can begin again.
-async fn fence(platform: &Platform, mut site: Site) -> Result<Step, Fault> {
+async fn fence(platform: &Platform, operation: &Operation, mut site: Site) -> Result<Step, Fault> {
     let ledger = &platform.ledger;
     match retiring::retire(ledger, &mut site.commit).await? {
         Retired::Busy(module) => {
@@ -148,6 +149,15 @@ async fn fence(platform: &Platform, mut site: Site) -> Result<Step, Fault> {
             let targets = &site.environment.targets;
             let apps = retiring::apps(ledger, &site.commit.partition, targets).await?;
             site.record.apps = apps.into_iter().map(AppRemoval::new).collect();
+            // Timers pass an environment by that goes: this look is the one that retires its services.
+            sweeps::nudge(
+                &mut site.commit,
+                sweeps::Kind::Health,
+                &operation.lineage.tenant_id,
+                &site.environment.environment_id,
+                None,
+                operation.operation_id.as_str(),
+            )?;
             site.on(REMOVING_WORKLOADS, Then::Next)
         }
     }

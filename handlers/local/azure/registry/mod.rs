@@ -54,13 +54,13 @@ struct Refusal {
     status: StatusCode,
     code: &'static str,
     message: String,
-    detail: Value,
+    detail: Box<Value>,
     challenge: Option<String>,
 }
 
 impl Refusal {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), detail: Value::Null, challenge: None }
+        Self { status, code, message: message.into(), detail: Box::default(), challenge: None }
     }
 
     fn unknown(reference: &str, name: &str) -> Self {
@@ -69,7 +69,7 @@ impl Refusal {
             false => format!("manifest tagged by \"{reference}\" is not found"),
         };
         let detail = json!({ "Name": name, "Revision": reference });
-        Self { detail, ..Self::new(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", message) }
+        Self { detail: detail.into(), ..Self::new(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", message) }
     }
 }
 
@@ -223,7 +223,7 @@ impl Registry<'_> {
         let message = "authentication required, visit https://aka.ms/acr/authorization for more information.";
         Refusal {
             detail: name
-                .map(|name| json!([{ "Type": "repository", "Name": name, "Action": "pull" }]))
+                .map(|name| Box::new(json!([{ "Type": "repository", "Name": name, "Action": "pull" }])))
                 .unwrap_or_default(),
             challenge: Some(format!(
                 "Bearer realm=\"https://{host}/oauth2/token\",service=\"{host}\"{scope}"
