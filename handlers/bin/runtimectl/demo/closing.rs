@@ -1,6 +1,6 @@
 //! The end of the story: what there is now, and where to look on.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -10,7 +10,6 @@ use super::{
     teller::Teller,
 };
 use crate::{
-    client::{ReadError, segment},
     failure::Failure,
     output::{Grid, text},
 };
@@ -33,7 +32,7 @@ impl Teller {
     /// Tells what the whole came to, what exists now and where to look on.
     pub async fn closes(&mut self, end: &End<'_>) -> Result<(), Failure> {
         self.narrator.muted = false;
-        self.sums_up(end).await?;
+        self.sums_up(end)?;
         let environments = self.client.list("environments", &[], ROWS_MAX).await?.items;
         let deployments = self.client.list("deployments", &[], ROWS_MAX).await?.items;
         self.narrator.line("")?;
@@ -64,18 +63,14 @@ impl Teller {
     }
 
     /// The tables of commands and events. The whole must have shown all of them.
-    async fn sums_up(&mut self, end: &End<'_>) -> Result<(), Failure> {
-        let unknown = self.orders_of_the_platform().await?;
+    fn sums_up(&mut self, end: &End<'_>) -> Result<(), Failure> {
         let sent: Vec<&str> = self.sent.values().copied().collect();
-        let by_it: Vec<&str> = unknown.values().map(String::as_str).collect();
+        let by_it: Vec<&str> = self.orders.values().map(String::as_str).collect();
         let grid = tally::commands(&sent, &by_it, &self.ends);
         self.narrator.line("")?;
         self.narrator.line("The nine commands")?;
         self.narrator.grid(&grid)?;
-        let cause = |event: &Value| {
-            let known = self.cause(event).map(str::to_owned);
-            known.or_else(|| unknown.get(event["causationId"].as_str()?).cloned())
-        };
+        let cause = |event: &Value| self.cause(event).map(str::to_owned);
         let grid = tally::events(&self.events, cause);
         self.narrator.line("")?;
         self.narrator.line("The events, and what led to them")?;
@@ -90,27 +85,6 @@ impl Teller {
             )));
         }
         Ok(())
-    }
-
-    /// The commands that the platform sent itself, by their ids: what led to an event and is neither an
-    /// event nor of our sending.
-    async fn orders_of_the_platform(&self) -> Result<BTreeMap<String, String>, Failure> {
-        let mut found = BTreeMap::new();
-        for event in &self.events {
-            let Some(id) = event["causationId"].as_str() else { continue };
-            if self.cause(event).is_some() || found.contains_key(id) {
-                continue;
-            }
-            match self.client.get(&format!("commands/{}", segment(id)), &[]).await {
-                Ok(command) => {
-                    found.insert(id.to_owned(), text(&command, "commandType"));
-                }
-                // An operator's order, which is no command.
-                Err(ReadError::NotFound { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(found)
     }
 }
 

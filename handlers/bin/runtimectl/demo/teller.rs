@@ -1,10 +1,13 @@
 //! Sends commands and tells what becomes of them: notes of their operations and events of the feed,
 //! merged, as they come.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
-use runtime_platform::local::azure::Azure;
+use runtime_platform::{events::queue_name, local::azure::Azure};
 use serde_json::{Value, json};
 use tokio::{
     sync::watch,
@@ -62,6 +65,9 @@ pub struct Teller {
     told: usize,
     /// Types of what was sent, by eventId.
     pub sent: HashMap<String, &'static str>,
+    /// Types of what somebody else sent, by eventId: the platform itself.
+    pub orders: HashMap<String, String>,
+    told_orders: HashSet<String>,
     /// How commands ended: the command, and the type of the event.
     pub ends: Vec<(&'static str, String)>,
     /// How long each story took.
@@ -120,6 +126,8 @@ impl Teller {
             events: Vec::new(),
             told: 0,
             sent: HashMap::new(),
+            orders: HashMap::new(),
+            told_orders: HashSet::new(),
             ends: Vec::new(),
             times: Vec::new(),
             place: ("", 0),
@@ -323,6 +331,21 @@ impl Teller {
                 break;
             }
         }
+        self.learn_orders().await
+    }
+
+    /// Looks up who sent what led to events, where that was not us.
+    async fn learn_orders(&mut self) -> Result<(), Failure> {
+        for at in self.told..self.events.len() {
+            let event = &self.events[at];
+            let Some(id) = event["causationId"].as_str().filter(|_| self.cause(event).is_none()) else {
+                continue;
+            };
+            let id = id.to_owned();
+            if let Some(command) = ask(self.client.get(&format!("commands/{}", segment(&id)), &[])).await? {
+                self.orders.insert(id, text(&command, "commandType"));
+            }
+        }
         Ok(())
     }
 
@@ -344,6 +367,11 @@ impl Teller {
         self.told = self.events.len();
         let out = self.narrator.out;
         for fact in facts::in_order(news, events) {
+            if let Fact::Event(envelope) = &fact
+                && let Some(line) = self.order_line(envelope)
+            {
+                self.narrator.line(&line)?;
+            }
             let line = match &fact {
                 Fact::Note(place, note) => {
                     facts::note_line(&out, &sent[*place].moment.operation, note, sent[*place].command)
@@ -355,10 +383,23 @@ impl Teller {
         Ok(())
     }
 
+    /// The command that the platform sent itself and that led to an event, the first time that it does.
+    fn order_line(&mut self, envelope: &Value) -> Option<String> {
+        let id = envelope["causationId"].as_str()?;
+        let command = self.orders.get(id)?;
+        if !self.told_orders.insert(id.to_owned()) {
+            return None;
+        }
+        let at = text(envelope, "occurredAt").parse().unwrap_or_else(|_| Timestamp::now());
+        let cause = format!("the platform, over the queue {}", queue_name(command));
+        Some(facts::seen_line(&self.narrator.out, at, command, story::short(id), "by itself", &cause))
+    }
+
     /// The type of the message that caused an event.
     pub fn cause(&self, envelope: &Value) -> Option<&str> {
         let id = envelope["causationId"].as_str()?;
-        self.sent.get(id).copied().or_else(|| self.feed.type_of(id))
+        let sent = self.sent.get(id).copied().or_else(|| self.orders.get(id).map(String::as_str));
+        sent.or_else(|| self.feed.type_of(id))
     }
 
     /// Tells something that was done from outside, or seen.
