@@ -56,6 +56,9 @@ pub fn sentence(envelope: &Value) -> String {
             member("region"),
             member("computeTargets")
         ),
+        "RuntimeDeploymentRequested" if member("image") == member("previousImage") => {
+            format!("{} is rolled out anew in {}", member("image"), member("environmentId"))
+        }
         "RuntimeDeploymentRequested" => {
             format!(
                 "{} is to run in {}{}",

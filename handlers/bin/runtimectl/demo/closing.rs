@@ -71,16 +71,17 @@ impl Teller {
         self.narrator.line("The nine commands")?;
         self.narrator.grid(&grid)?;
         let cause = |event: &Value| self.cause(event).map(str::to_owned);
-        let grid = tally::events(&self.events, cause);
+        let grid = tally::events(&self.events, &cause);
         self.narrator.line("")?;
         self.narrator.line("The events, and what led to them")?;
         self.narrator.grid(&grid)?;
         let all: Vec<&str> = sent.iter().chain(&by_it).copied().collect();
         let mut missing = tally::missing(&all, &self.events);
-        missing.retain(|name| !(end.keep && *name == "RuntimeEnvironmentDecommissioned"));
+        missing.extend(tally::missing_arrows(&self.events, cause));
+        missing.retain(|name| !(end.keep && name == "RuntimeEnvironmentDecommissioned"));
         if end.only.is_none() && !missing.is_empty() {
             return Err(Failure::failed(format!(
-                "The whole should show every command and every event, and shows no {}",
+                "The whole should show every command, event and arrow of the diagram, and shows no {}",
                 missing.join(", no ")
             )));
         }
@@ -143,7 +144,10 @@ fn where_to_look(end: &End<'_>, context: &Path, environment: &str, deployment: O
         )],
     };
     let at = if end.keep || end.data.is_some() { directory } else { "DIR".to_owned() };
-    all.push(("what runs", format!("{program} get deployments --environment {environment} --context {at}")));
+    if !environment.is_empty() {
+        let command = format!("{program} get deployments --environment {environment} --context {at}");
+        all.push(("what there is", command));
+    }
     all.extend(deployment.map(|deployment| {
         ("why the bad release was taken back", format!("{program} explain {deployment} --context {at}"))
     }));

@@ -95,7 +95,7 @@ async fn tell(world: &mut World, args: &DemoArgs, out: &Out) -> Result<(), Failu
     for story in told {
         teller.narrator.muted = only.is_some_and(|only| only.name != story.name);
         if teller.narrator.muted {
-            out.note(&format!("First, without a word: {}.", story.title));
+            out.note(&format!("First, without a word: {}.", story.name));
         }
         one(world, &mut teller, story, &log).await?;
     }

@@ -8,6 +8,21 @@ use serde_json::Value;
 
 use crate::output::{Grid, text};
 
+/// The arrows of the diagram that one message leaves on the next: what led to it, and what it is. Where a
+/// worker looks first and tells of what it saw, the event names the deployment that it is about.
+const ARROWS: [(&str, &str); 10] = [
+    ("ProvisionEnvironment", "RuntimeEnvironmentProvisioned"),
+    ("Deploy", "RuntimeDeploymentRequested"),
+    ("ConfigurationSynced", "RuntimeDeploymentRequested"),
+    ("SecretRotated", "RuntimeDeploymentRequested"),
+    ("RuntimeDeploymentRequested", "RuntimeDeploymentCompleted"),
+    ("RuntimeDeploymentCompleted", "RuntimeInventoryUpdated"),
+    ("RuntimeDeploymentCompleted", "HealthCheckCompleted"),
+    ("RuntimeDeploymentCompleted", "ScalingPolicyApplied"),
+    ("RuntimeDeploymentCompleted", "RuntimeDriftDetected"),
+    ("RemediateDrift", "RuntimeDeploymentRequested"),
+];
+
 /// Each of the nine commands: how many were sent, by whom, and how they ended.
 pub fn commands(sent: &[&str], by_the_platform: &[&str], ends: &[(&str, String)]) -> Grid {
     let rows = COMMANDS.iter().map(|command| {
@@ -42,11 +57,21 @@ pub fn events(events: &[Value], cause: impl Fn(&Value) -> Option<String>) -> Gri
 }
 
 /// The commands that were not sent, and the events that were not seen.
-pub fn missing(sent: &[&str], events: &[Value]) -> Vec<&'static str> {
+pub fn missing(sent: &[&str], events: &[Value]) -> Vec<String> {
     let unsent = COMMANDS.into_iter().filter(|command| !sent.contains(command));
     let unseen =
         EVENTS.iter().copied().filter(|kind| !events.iter().any(|event| text(event, "eventType") == *kind));
-    unsent.chain(unseen).collect()
+    unsent.chain(unseen).map(str::to_owned).collect()
+}
+
+/// The arrows of the diagram that no event came by.
+pub fn missing_arrows(events: &[Value], cause: impl Fn(&Value) -> Option<String>) -> Vec<String> {
+    let came = |(from, to): &(&str, &str)| {
+        events
+            .iter()
+            .any(|event| text(event, "eventType") == *to && cause(event).is_some_and(|cause| cause == *from))
+    };
+    ARROWS.iter().filter(|arrow| !came(arrow)).map(|(from, to)| format!("{from} -> {to}")).collect()
 }
 
 #[cfg(test)]
@@ -79,7 +104,11 @@ mod tests {
         let row = grid.rows.iter().find(|row| row[0] == "RuntimeDeploymentCompleted").unwrap();
         assert_eq!(row[1..], ["2", "1 <- a, 1 <- b"]);
         let missing = missing(&sent, &seen);
-        assert!(missing.contains(&"RotateSecret") && missing.contains(&"SecretRotated"), "{missing:?}");
-        assert!(!missing.contains(&"Deploy") && !missing.contains(&"RuntimeDeploymentCompleted"));
+        let is_missing = |name: &str| missing.iter().any(|missing| missing == name);
+        assert!(is_missing("RotateSecret") && is_missing("SecretRotated"), "{missing:?}");
+        assert!(!is_missing("Deploy") && !is_missing("RuntimeDeploymentCompleted"), "{missing:?}");
+        let missing = missing_arrows(&seen, |_| Some("RuntimeDeploymentRequested".to_owned()));
+        assert_eq!(missing.len(), ARROWS.len() - 1);
+        assert!(missing.contains(&"SecretRotated -> RuntimeDeploymentRequested".to_owned()), "{missing:?}");
     }
 }

@@ -256,11 +256,12 @@ impl Teller {
         of_what: &str,
         is_it: impl Fn(&Value) -> bool,
     ) -> Result<Value, Failure> {
+        self.sweeps(kind).await?;
         loop {
             if let Ok(event) = timeout(SWEPT, self.happens(event_type, of_what, &is_it)).await {
                 return event;
             }
-            self.sweeps(kind, "the demo does not wait for the timer").await?;
+            self.sweeps_again(kind).await?;
         }
     }
 
@@ -282,13 +283,24 @@ impl Teller {
         }
     }
 
-    /// Has the environment swept now, as an operator may.
-    pub async fn sweeps(&mut self, kind: &str, why: &str) -> Result<(), Failure> {
+    /// Has the environment swept now, as an operator may, and tells so.
+    pub async fn sweeps(&mut self, kind: &str) -> Result<(), Failure> {
+        self.sweeps_again(kind).await?;
+        self.saw(
+            &format!("sweep/{kind}"),
+            &self.environment.clone(),
+            "now, and not by its timer",
+            "you, over HTTP",
+        )
+    }
+
+    /// Has the environment swept once more, which nobody needs to be told.
+    pub async fn sweeps_again(&mut self, kind: &str) -> Result<(), Failure> {
         let path = format!("environments/{}/sweep/{kind}", segment(&self.environment));
         self.place.1 += 1;
         let key = format!("demo-{}-{}", self.place.0, self.place.1);
-        self.client.post(&path, &json!({ "reason": why }), &key).await?;
-        self.saw(&format!("sweep/{kind}"), &self.environment.clone(), why, "you, over HTTP")
+        self.client.post(&path, &json!({ "reason": "the demo does not wait for the timer" }), &key).await?;
+        Ok(())
     }
 
     /// One look: tells what is new of commands, and all new events.

@@ -57,7 +57,10 @@ async fn tell(teller: &mut Teller) -> Result<(), Failure> {
         .narrator
         .verified("what somebody meant is found, each once; the killed replica is back, which is no drift")?;
     for finding in &found {
-        teller.is_put_right(&text(finding, "findingId")).await?;
+        let id = text(finding, "findingId");
+        let is_it = |event: &Value| text(&event["payload"], "findingId") == id;
+        let resolved = teller.happens("RuntimeDriftResolved", &id, is_it).await?;
+        verify("how it was resolved", text(&resolved["payload"], "resolution"), "Remediated".to_owned())?;
     }
     let now = teller.serving(Service::Reservations).await?;
     verify("the image that serves", now.image, reservations.image)?;
@@ -121,8 +124,8 @@ fn variables(app: &Value) -> Vec<Value> {
 impl Teller {
     /// Has the environment looked at until everything that was changed is certain; the findings.
     async fn is_found(&mut self) -> Result<Vec<Value>, Failure> {
+        self.sweeps("drift").await?;
         loop {
-            self.sweeps("drift", "the demo does not wait for the timer").await?;
             sleep(BETWEEN_LOOKS).await;
             self.until("waiting for the sweep", async |_: &Self| Ok(Some(()))).await?;
             let query = [("environmentId", self.environment.as_str())];
@@ -133,13 +136,7 @@ impl Teller {
                 verify("the number of findings", certain.len(), KINDS.len())?;
                 return Ok(certain);
             }
+            self.sweeps_again("drift").await?;
         }
-    }
-
-    /// Waits until a finding is over, which must have been put right.
-    async fn is_put_right(&mut self, finding_id: &str) -> Result<(), Failure> {
-        let is_it = |event: &Value| text(&event["payload"], "findingId") == finding_id;
-        let resolved = self.swept("drift", "RuntimeDriftResolved", finding_id, is_it).await?;
-        verify("how it was resolved", text(&resolved["payload"], "resolution"), "Remediated".to_owned())
     }
 }

@@ -20,7 +20,7 @@ pub const STORY: Story = Story {
 };
 
 async fn tell(teller: &mut Teller) -> Result<(), Failure> {
-    teller.sweeps("health", "the demo wants to know now").await?;
+    teller.sweeps("health").await?;
     for service in [Service::Reservations, Service::Billing] {
         let module = service.module();
         let checked = teller
