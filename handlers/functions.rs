@@ -18,12 +18,14 @@ use crate::{
     services::{
         deployment_service::{
             deploy::Deploy, on_runtime_configuration::OnRuntimeConfiguration,
-            rollback_deployment::RollbackDeployment,
+            on_runtime_drift::OnRuntimeDrift, on_runtime_secrets::OnRuntimeSecrets,
+            remediate_drift::RemediateDrift, rollback_deployment::RollbackDeployment,
         },
+        drift_detection_worker,
         runtime_configuration_service::publish_configuration::PublishConfiguration,
         runtime_environment_service::{decommission, provision_environment::ProvisionEnvironment},
         runtime_inventory_worker,
-        secret_binding_service::bind_secret::BindSecret,
+        secret_binding_service::{bind_secret::BindSecret, rotate_secret::RotateSecret},
         service_catalog_runtime_service::on_runtime_environment::OnRuntimeEnvironment,
         tenant_runtime_isolation_service::{bind_tenant::BindTenant, tenant_view},
     },
@@ -43,8 +45,14 @@ pub fn all() -> Vec<Function> {
         command::<BindTenant>(),
         command::<PublishConfiguration>(),
         command::<BindSecret>(),
+        command::<RotateSecret>(),
+        command::<RemediateDrift>(),
         // What it makes of its own events.
         subscription::<OnRuntimeConfiguration>(),
+        subscription::<OnRuntimeSecrets>(),
+        subscription::<OnRuntimeDrift>(),
+        subscription::<drift_detection_worker::OnRuntimeDeployment>(),
+        subscription::<drift_detection_worker::OnRuntimeHealth>(),
         subscription::<OnRuntimeEnvironment>(),
         subscription::<runtime_inventory_worker::OnRuntimeDeployment>(),
         subscription::<runtime_inventory_worker::OnRuntimeScaling>(),
@@ -73,6 +81,12 @@ pub fn all() -> Vec<Function> {
         }),
         timer("ResumeOperations", "0 * * * * *", |platform| {
             Box::pin(async move { admin::resume_operations::run(&platform).await })
+        }),
+        timer("RotationSweep", "0 0 * * * *", |platform| {
+            Box::pin(async move { sweeps::start(&platform, sweeps::Kind::Rotation).await })
+        }),
+        timer("DriftSweep", "0 */5 * * * *", |platform| {
+            Box::pin(async move { sweeps::start(&platform, sweeps::Kind::Drift).await })
         }),
         // What it looks after by itself.
         timer("HealthSweep", "*/30 * * * * *", |platform| {
@@ -121,7 +135,16 @@ pub fn all() -> Vec<Function> {
         get("FiledDeadLetters", "v1/runtime/dead-letters/{id?}", |platform, request| {
             Box::pin(async move { admin::filed::get(&platform, &request).await })
         }),
+        get("Drift", "v1/runtime/drift/{id?}", |platform, request| {
+            Box::pin(async move { admin::drift::get(&platform, &request).await })
+        }),
+        get("DriftSuppressions", "v1/runtime/drift/suppressions", |platform, request| {
+            Box::pin(async move { admin::drift_suppressions::get(&platform, &request).await })
+        }),
         // What operators do.
+        post("SuppressDrift", "v1/runtime/drift/suppressions", |platform, request| {
+            Box::pin(async move { admin::drift_suppressions::post(&platform, &request).await })
+        }),
         post("CancelOperation", "v1/runtime/operations/{id}/cancel", |platform, request| {
             Box::pin(async move { admin::cancel_operation::post(&platform, &request).await })
         }),

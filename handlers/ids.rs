@@ -138,6 +138,8 @@ ids! {
     ServiceId, minted as "svc-";
     /// A tenant's place in an environment.
     TenantBindingId, minted as "tb-";
+    /// One drift, from when it was first seen to its end.
+    DriftFindingId, minted as "drift-";
 }
 
 impl TenantId {
@@ -231,6 +233,28 @@ impl TenantBindingId {
         let parts =
             ["tenant-binding", owner.as_str(), environment.as_str(), bound.as_str(), &ordinal.to_string()];
         Self(format!("tb-{}", eight(derive(&parts))))
+    }
+}
+
+impl DriftFindingId {
+    /// A finding is a fingerprint and when it was first seen. Where another finding of the environment
+    /// sits already, the next ordinal is taken.
+    pub fn derived(
+        tenant: &TenantId,
+        environment: &EnvironmentId,
+        fingerprint: &str,
+        first_seen: &str,
+        ordinal: u32,
+    ) -> Self {
+        let parts = [
+            "drift-finding",
+            tenant.as_str(),
+            environment.as_str(),
+            fingerprint,
+            first_seen,
+            &ordinal.to_string(),
+        ];
+        Self(format!("drift-{}", eight(derive(&parts))))
     }
 }
 

@@ -60,6 +60,12 @@ pub enum Kind {
     Configure,
     /// Binds a workload to a secret.
     BindSecret,
+    /// Makes the part of a pool that a tenant has for itself.
+    BindTenant,
+    /// Moves the bindings of a secret to another version of it.
+    RotateSecret,
+    /// Puts the resources of an environment right.
+    Remediate,
     /// Takes an environment down.
     Decommission,
 }

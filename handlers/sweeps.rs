@@ -26,7 +26,8 @@ use crate::{
     platform::Platform,
     ports::store::{Page, Partition, Stored},
     services::{
-        runtime_environment_service::RuntimeEnvironment, runtime_health_service::health_sweep,
+        runtime_drift_detection_service, runtime_environment_service::RuntimeEnvironment,
+        runtime_health_service::health_sweep, secret_binding_service::rotation_sweep,
         tenant_runtime_isolation_service,
     },
 };
@@ -270,14 +271,32 @@ pub fn nudge(
     module: Option<&ModuleId>,
     caused_by: &str,
 ) -> Result<(), Fault> {
+    let now = commit.now;
+    nudge_at(commit, kind, tenant, environment, module, caused_by, now)
+}
+
+/// As [`nudge`], to be looked at at a time.
+///
+/// # Errors
+/// When the message cannot be written.
+pub fn nudge_at(
+    commit: &mut Commit,
+    kind: Kind,
+    tenant: &TenantId,
+    environment: &EnvironmentId,
+    module: Option<&ModuleId>,
+    caused_by: &str,
+    at: Timestamp,
+) -> Result<(), Fault> {
     let order = Order {
         kind,
         tenant_id: tenant.clone(),
         environment_id: environment.clone(),
         module_id: module.cloned(),
-        window: commit.now,
+        window: at,
     };
-    let message = order.message(commit.now, caused_by)?;
+    let mut message = order.message(commit.now, caused_by)?;
+    message.scheduled_at = (at > commit.now).then_some(at);
     commit.message(&message)
 }
 
@@ -333,6 +352,8 @@ async fn sweep(platform: &Platform, order: &Order) -> Result<(), Fault> {
 async fn of_kind(platform: &Platform, scope: &Scope) -> Result<SweepReport, Fault> {
     match scope.kind {
         Kind::Health => health_sweep::sweep(platform, scope).await,
-        Kind::Scaling | Kind::Drift | Kind::Rotation => Ok(SweepReport::new(scope)),
+        Kind::Drift => runtime_drift_detection_service::sweep(platform, scope).await,
+        Kind::Rotation => rotation_sweep::sweep(platform, scope).await,
+        Kind::Scaling => Ok(SweepReport::new(scope)),
     }
 }

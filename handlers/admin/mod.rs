@@ -6,6 +6,8 @@ pub mod configurations;
 pub mod dead_letters;
 pub mod decommission;
 pub mod deployments;
+pub mod drift;
+pub mod drift_suppressions;
 pub mod environments;
 pub mod events;
 pub mod filed;

@@ -16,7 +16,10 @@ use crate::{
     outcome::Fault,
     platform::Platform,
     ports::store::{Filter, Partition},
-    services::deployment_service::{RuntimeDeployment, Slot, operators, quarantine::{KeptOut, Quarantined}},
+    services::deployment_service::{
+        RuntimeDeployment, Slot, operators,
+        quarantine::{KeptOut, Quarantined},
+    },
 };
 
 pub async fn get(platform: &Platform, request: &HttpRequest) -> HttpAnswer {
@@ -101,8 +104,7 @@ async fn try_lift(
     if !done {
         let mut commit = Commit::new(partition, platform.clock.now());
         if operators::lift(ledger, &mut commit, &deployment).await?.is_none() {
-            let message =
-                format!("`{id}` keeps nothing out: nothing is in quarantine for it, or no longer.");
+            let message = format!("`{id}` keeps nothing out: nothing is in quarantine for it, or no longer.");
             return Ok(Err(HttpError::not_found("NotQuarantined", message)));
         }
         order.remember(&mut commit, &told)?;

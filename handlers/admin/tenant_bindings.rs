@@ -42,5 +42,7 @@ fn view(binding: &RuntimeTenantBinding) -> Value {
         "quota": binding.quota,
         "boundAt": whole_seconds::text(binding.bound_at),
         "updatedAt": whole_seconds::text(binding.updated_at),
+        "bound": binding.bound,
+        "pending": binding.pending,
     })
 }

@@ -71,6 +71,8 @@ words! {
         UnknownCommand,
         /// An operator ended it.
         Cancelled,
+        /// There is none, or it is another tenant's: the two are not told apart.
+        DriftFindingNotFound,
     }
 
     /// How a command that was not carried out ended.

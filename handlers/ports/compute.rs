@@ -27,6 +27,10 @@ pub struct ComputeTarget {
     pub identity_id: String,
     pub region: String,
     pub tags: BTreeMap<String, String>,
+    /// The machines that workloads run on, by the name that the host has for them; none for those
+    /// that everybody shares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload_profile: Option<String>,
 }
 
 /// One workload on one target.
@@ -60,6 +64,52 @@ pub struct RevisionSpec {
     /// Environment variables that come from secrets.
     #[serde(default)]
     pub secrets: Vec<SecretEntry>,
+    /// Whether it is made to put a workload right: what belongs to the workload as a whole (its
+    /// ingress, its identity) is then written too, and not only looked at.
+    #[serde(default)]
+    pub corrective: bool,
+}
+
+impl RevisionSpec {
+    /// What a revision made from this is read to be made with. A variable that the deployment itself
+    /// gives comes before one from a secret, and that before one from the configuration.
+    pub fn template(&self) -> Template {
+        let mut env = BTreeMap::new();
+        env.extend(self.configuration.iter().flat_map(|entry| entry.settings.clone()));
+        let secrets = self.secrets.iter().filter(|entry| !self.env.contains_key(&entry.variable));
+        let secrets: BTreeMap<_, _> =
+            secrets.map(|entry| (entry.variable.clone(), entry.key_vault_url.clone())).collect();
+        env.retain(|name, _| !secrets.contains_key(name));
+        env.extend(self.env.clone());
+        Template {
+            env,
+            secrets,
+            configuration: self.configuration.as_ref().map(|entry| entry.version.to_string()),
+            cpu: self.cpu,
+            memory: self.memory.clone(),
+            min_replicas: self.min_replicas,
+            max_replicas: self.max_replicas,
+            rules: Vec::new(),
+        }
+    }
+}
+
+/// What a revision was made with, as far as it is compared with what is desired.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Template {
+    /// Plain variables by name, without those by which a revision names itself.
+    pub env: BTreeMap<String, String>,
+    /// Variables that come from our entries of secrets, with the URL and version behind each.
+    pub secrets: BTreeMap<String, String>,
+    /// The version of the configuration that it names.
+    pub configuration: Option<String>,
+    pub cpu: f64,
+    pub memory: String,
+    pub min_replicas: u32,
+    pub max_replicas: u32,
+    /// Rules of scaling, as the target writes them.
+    pub rules: Vec<Value>,
 }
 
 /// A version of a configuration as a workload holds it: an entry `cfg-v7` that nothing older refers to.
@@ -92,6 +142,30 @@ pub struct Observed {
     pub host: Option<String>,
     /// By revision name.
     pub revisions: BTreeMap<String, Revision>,
+    /// What belongs to the workload as a whole.
+    #[serde(default)]
+    pub settings: Settings,
+    /// Whether all its revisions were read; a listing tells of the one that serves alone.
+    #[serde(default)]
+    pub complete: bool,
+}
+
+/// What a workload has beside its revisions.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Settings {
+    /// Whether it is reached from outside.
+    pub external: bool,
+    pub port: Option<u16>,
+    /// Whether it answers without TLS.
+    pub allow_insecure: bool,
+    pub tags: BTreeMap<String, String>,
+    /// The identities that it may run as.
+    pub identities: Vec<String>,
+    /// Who wrote it last, where the target says so.
+    pub modified_by: Option<String>,
+    /// Whether a change of it is under way.
+    pub busy: bool,
 }
 
 /// A revision as it is.
@@ -113,6 +187,8 @@ pub struct Revision {
     pub host: Option<String>,
     /// What the platform says of it, where it says something.
     pub detail: Option<String>,
+    #[serde(default)]
+    pub template: Template,
 }
 
 /// Whether the platform thinks that a revision can serve.
@@ -145,6 +221,10 @@ pub enum Step {
 pub trait Compute: Send + Sync {
     /// None where there is no such workload.
     async fn observe(&self, workload: &WorkloadRef) -> Result<Option<Observed>, Fault>;
+
+    /// All workloads of a target's resource group by name, in few calls: each with the revision that
+    /// serves where one does wholly, else with all its revisions.
+    async fn list(&self, target: &ComputeTarget) -> Result<Vec<(String, Observed)>, Fault>;
 
     /// Makes a revision beside those that are there, and gives it no traffic; the first revision of
     /// a workload has nobody to leave the traffic to and takes it all. A revision of this name and

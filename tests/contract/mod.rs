@@ -2,6 +2,7 @@
 
 mod cli;
 mod envelope;
+mod evolution;
 mod functions;
 mod host;
 mod invocation;
@@ -11,4 +12,5 @@ mod resource_manager;
 mod settings;
 mod store;
 mod stored_documents;
+mod subscriptions;
 mod tidy;

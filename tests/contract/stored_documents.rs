@@ -16,12 +16,13 @@ use runtime_platform::{
     services::{
         deployment_service::{GateRecord, RuntimeDeployment, Slot},
         runtime_configuration_service::{ConfigurationVersion, RuntimeConfiguration, WorkloadConfiguration},
+        runtime_drift_detection_service::{DriftIndex, RuntimeDriftFinding, Suppression},
         runtime_environment_service::{
             RuntimeEnvironment,
             state::{Decommission, Plan},
         },
         runtime_health_service::HealthCheckResult,
-        secret_binding_service::SecretBinding,
+        secret_binding_service::{SecretBinding, SecretRotation},
         service_catalog_runtime_service::{CatalogueEntry, PastService, RuntimeService},
         tenant_runtime_isolation_service::RuntimeTenantBinding,
     },
@@ -31,7 +32,9 @@ use serde_json::{Value, json};
 
 use crate::scenario::holds::hold;
 use crate::support::{
-    builders::{PROJECT, TENANT, bind, bind_secret, deploy, provision, publish_configuration},
+    builders::{
+        PROJECT, TENANT, bind, bind_secret, deploy, environment, provision, publish_configuration, rotate,
+    },
     faulty::When,
     fixed_clock::FixedClock,
     memory_store::MemoryStore,
@@ -49,6 +52,7 @@ async fn todays() -> Vec<Document> {
     platform.run(&bind("bind-1", "acme", "shared")).await;
     platform.run(&deploy("deploy-1", "1.4.1")).await;
     platform.run(&bind_secret("bind-1", "db-password")).await;
+    platform.run(&rotate("rotate-1", "db-password", "Manual")).await;
     platform.run(&publish_configuration("publish-1", json!({ "LOG_LEVEL": "debug" }))).await;
     platform.run(&provision("provision-2").with("/name", json!("other"))).await;
     let other = EnvironmentId::derived(&TENANT.parse().unwrap(), &PROJECT.parse().unwrap(), "other", 0);
@@ -57,6 +61,16 @@ async fn todays() -> Vec<Document> {
     hold(&platform, HoldScope::Environment, 5).await;
     sweeps::start(&platform.platform, sweeps::Kind::Health).await.unwrap();
     platform.run_until_quiet().await;
+    platform.compute.add_beside("reservations-api", "stranger");
+    platform.fire("DriftSweep").await;
+    platform.run_until_quiet().await;
+    let left_alone = json!({
+        "environmentId": environment(),
+        "match": { "path": "/env/*" },
+        "reason": "a test of the north region",
+        "expiresAt": "2026-03-03T10:15:00Z",
+    });
+    platform.post("SuppressDrift", None, left_alone, None).await;
     let malformed =
         crate::support::builders::Order { body: Some(b"{".to_vec()), ..deploy("deploy-2", "1.4.2") };
     platform.run(&malformed).await;
@@ -168,10 +182,14 @@ corpus!(
     ConfigurationVersion,
     WorkloadConfiguration,
     SecretBinding,
+    SecretRotation,
     Hold,
     SweepReport,
     HealthCheckResult,
     RuntimeService,
     PastService,
-    CatalogueEntry
+    CatalogueEntry,
+    RuntimeDriftFinding,
+    DriftIndex,
+    Suppression
 );

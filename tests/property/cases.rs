@@ -3,14 +3,24 @@
 
 use std::collections::BTreeSet;
 
-use runtime_platform::{events::COMMANDS, functions};
+use runtime_platform::{
+    events::COMMANDS,
+    functions,
+    services::runtime_drift_detection_service::{FindingStatus, RuntimeDriftFinding},
+};
 use serde_json::json;
 
 use crate::support::{
-    builders::{IMAGE, Order, bind, bind_secret, deploy, provision, publish_configuration, rollback},
+    builders::{
+        IMAGE, Order, bind, bind_secret, bind_secret_other, deploy, deploy_other, provision,
+        publish_configuration, remediate, rollback, rotate,
+    },
     fakes::compute::Behaviour,
     test_platform::{RunResult, TestPlatform},
 };
+
+/// The app of the builders' workload.
+const APP: &str = "reservations-api";
 
 /// A command in a situation.
 pub struct Case {
@@ -18,6 +28,48 @@ pub struct Case {
     /// What was sent before, each to its end.
     before: Vec<Order>,
     pub order: Order,
+    drift: Option<Drift>,
+}
+
+/// What somebody did behind the platform's back, and a sweep found and leaves to a person.
+#[derive(Clone, Copy)]
+enum Drift {
+    /// The workload is reached from inside alone.
+    Ingress,
+    /// The vault is gone, in a prod environment.
+    Vault,
+}
+
+impl Drift {
+    /// Does it, and has it found.
+    async fn happen(self, platform: &mut TestPlatform) {
+        match self {
+            Self::Ingress => platform.compute.change_settings(APP, |settings| settings.external = false),
+            Self::Vault => {
+                let resources = platform.infrastructure.world();
+                let vault = resources.keys().find(|id| id.contains("/vaults/") && !id.contains("/roleA"));
+                platform.infrastructure.meddle(vault.expect("there is a vault"), None);
+            }
+        }
+        for _ in 0..2 {
+            platform.sweep("DriftSweep", 300).await;
+        }
+    }
+
+    /// The id of the finding, which is the same in every run.
+    fn finding(self, before: &[Order]) -> String {
+        let case =
+            Case { name: "", before: before.to_vec(), order: remediate("x", "", ""), drift: Some(self) };
+        let found = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            runtime.block_on(async {
+                let findings = case.prepare().await.states::<RuntimeDriftFinding>();
+                let open = findings.iter().find(|finding| finding.status == FindingStatus::Open);
+                open.expect("it was found").finding_id.to_string()
+            })
+        });
+        found.join().unwrap()
+    }
 }
 
 impl Case {
@@ -28,6 +80,9 @@ impl Case {
         platform.registry.remove(&format!("{IMAGE}:missing"));
         for order in &self.before {
             platform.run(order).await;
+        }
+        if let Some(drift) = self.drift {
+            drift.happen(&mut platform).await;
         }
         platform
     }
@@ -41,13 +96,27 @@ impl Case {
 }
 
 pub fn all() -> Vec<Case> {
-    let case = |name, before: &[Order], order| Case { name, before: before.to_vec(), order };
+    let case = |name, before: &[Order], order| Case { name, before: before.to_vec(), order, drift: None };
+    let drifted = |name, before: &[Order], drift: Drift| Case {
+        drift: Some(drift),
+        ..case(name, before, remediate("x", &drift.finding(before), "Manual"))
+    };
+    let prod = [provision("provision-0").with("/stage", json!("prod"))];
     let provisioned = provision("provision-0");
     let serving = [provisioned.clone(), deploy("deploy-0", "1.0")];
     let bound = [provisioned.clone(), bind("bind-0", "acme", "shared")];
+    let pool = provisioned.clone().with("/isolationModel", "pool".into());
+    let pooled = [pool.clone(), bind("bind-0", "acme", "pool")];
+    let pooled_serving = [pooled[0].clone(), pooled[1].clone(), deploy("deploy-0", "1.0").of("acme")];
     let publish = |id: &str, level: &str| publish_configuration(id, json!({ "LOG_LEVEL": level }));
     let published = [provisioned.clone(), deploy("deploy-0", "1.0"), publish("publish-0", "debug")];
     let two = [provisioned.clone(), deploy("deploy-0", "1.0"), deploy("deploy-1", "1.1")];
+    let with_secret = [&serving[..], &[bind_secret("secret-0", "db-password")]].concat();
+    let others = [deploy_other("deploy-o", "1.0"), bind_secret_other("secret-o", "db-password")];
+    let shared = [&with_secret[..], &others].concat();
+    let rotated =
+        [&with_secret[..], &[deploy("deploy-1", "1.1"), rotate("rotate-0", "db-password", "Manual")]]
+            .concat();
     vec![
         case("provision anew", &[], provision("x")),
         case("provision what is in place", std::slice::from_ref(&provisioned), provision("x")),
@@ -60,6 +129,9 @@ pub fn all() -> Vec<Case> {
         case("bind a tenant", std::slice::from_ref(&provisioned), bind("x", "acme", "shared")),
         case("bind a tenant again", &bound, bind("x", "acme", "shared")),
         case("deploy as a bound tenant", &bound, deploy("x", "1.0").of("acme")),
+        case("bind a tenant to a pool", std::slice::from_ref(&pool), bind("x", "acme", "pool")),
+        case("bind a tenant to a pool again", &pooled, bind("x", "acme", "pool")),
+        case("publish as a bound tenant", &pooled_serving, publish("x", "debug").of("acme")),
         case("bind a tenant to nothing", &[], bind("x", "acme", "shared")),
         case("publish with nobody to apply it", std::slice::from_ref(&provisioned), publish("x", "debug")),
         case("publish to what serves", &serving, publish("x", "debug")),
@@ -72,7 +144,15 @@ pub fn all() -> Vec<Case> {
         ),
         case("bind a secret of what serves", &serving, bind_secret("x", "db-password")),
         case("bind a secret to nothing", &[], bind_secret("x", "db-password")),
+        case("rotate a secret of what serves", &with_secret, rotate("x", "db-password", "Manual")),
+        case("rotate a compromised secret", &shared, rotate("x", "db-password", "Compromised")),
+        case("rotate a secret that nobody is bound to", &serving, rotate("x", "db-password", "Manual")),
+        case("roll back to before a rotation", &rotated, rollback("x")),
         case("roll back", &two, rollback("x")),
+        drifted("put a workload right", &serving, Drift::Ingress),
+        drifted("put a resource right", &prod, Drift::Vault),
+        case("put right what was never found", &serving, remediate("x", "drift-00000000", "Auto")),
+        case("put right what is nowhere", &[], remediate("x", "drift-00000000", "Auto")),
         case("roll back with nothing before", &serving, rollback("x")),
     ]
 }

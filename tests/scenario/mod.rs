@@ -2,18 +2,22 @@
 
 mod bad_input;
 mod configurations;
-mod health;
 mod decommission;
 mod digests;
+mod drift;
+mod drift_limits;
+mod health;
 pub mod holds;
 mod inventory;
 mod operators;
 mod provisioning;
 mod quarantine;
 mod rollbacks;
+mod rotations;
 mod secrets;
 mod story;
 mod superseding;
 mod sweeps;
+mod tenant_parts;
 mod tenants;
 mod weather;

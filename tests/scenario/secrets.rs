@@ -1,7 +1,7 @@
 //! Secrets: bound in a version, and handed to a workload by reference.
 
 use expect_test::expect;
-use runtime_platform::ports::{compute::SecretEntry, vault::SecretRef};
+use runtime_platform::ports::{clock::Clock, compute::SecretEntry, vault::SecretRef};
 use serde_json::json;
 
 use super::story::serving;
@@ -80,6 +80,44 @@ async fn a_role_that_does_not_count_yet_is_waited_for() {
     platform.vault.forbid(u32::MAX);
     platform.run(&bind("bind-2", "other")).await;
     assert_eq!(platform.outcome("bind-2").await, ("Failed".into(), "RuntimeCommandFailed".into()));
+}
+
+#[tokio::test]
+async fn nothing_is_bound_for_an_identity_without_the_role_that_reads() {
+    let mut platform = serving().await;
+    let world = platform.infrastructure.world();
+    let (role, body) =
+        world.iter().find(|(id, _)| id.contains("/vaults/") && id.contains("roleAssignments")).unwrap();
+    platform.infrastructure.meddle(role, None);
+    platform.send(&bind("bind-1", "db-password"));
+    platform
+        .run_until("looking", |it| {
+            it.clock.now() > "2026-03-02T10:25:00Z".parse::<jiff::Timestamp>().unwrap()
+        })
+        .await;
+    assert_eq!(platform.vault.count(&secret("db-password")), 0);
+    // Somebody assigns it while the binding waits.
+    platform.infrastructure.meddle(role, Some(body.clone()));
+    platform.run_until_quiet().await;
+    assert_eq!(platform.outcome("bind-1").await, ("Completed".into(), "SecretBound".into()));
+    platform.infrastructure.meddle(role, None);
+    platform.run(&bind("bind-2", "other")).await;
+    let failed = platform.last("RuntimeCommandFailed");
+    expect!["`/subscriptions/00000000-0000-0000-0000-00000000c105/resourceGroups/rg-connectsoft-test-f94dfe7f4026/providers/Microsoft.ManagedIdentity/userAssignedIdentities/id-f94dfe7f4026` has no role that reads secrets in `https://kv-95150196cd1a5f4e8cc1.vault.azure.net`. Assign it `Key Vault Secrets User` there, or send ProvisionEnvironment, which does, and send BindSecret again."].assert_eq(failed["detail"].as_str().unwrap());
+}
+
+#[tokio::test]
+async fn a_binding_that_is_bound_again_keeps_its_version() {
+    let mut platform = serving().await;
+    platform.vault.put(&secret("db-password"), "theirs1");
+    let external = |id: &str| bind(id, "db-password").with("/source", json!("External"));
+    platform.run(&external("bind-1")).await;
+    platform.vault.put(&secret("db-password"), "theirs2");
+    platform.run(&external("bind-2").with("/rotationIntervalDays", json!(30))).await;
+    assert_eq!(read(&platform), [pair("DB_PASSWORD", "theirs1")]);
+    let binding = platform.get("SecretBindings", None).await.body["items"][0].clone();
+    assert_eq!(binding["rotationIntervalDays"], 30);
+    assert_eq!(binding["nextRotationDueAt"], "2026-04-01T10:15:09Z");
 }
 
 #[tokio::test]

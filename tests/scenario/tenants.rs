@@ -84,26 +84,31 @@ async fn a_bound_tenant_deploys_beside_the_owner_and_neither_meets_the_other() {
     platform.run(&rollback("rollback-1").of(ACME)).await;
     expect![[r#"
         10:15:09 > BindTenant bind-1
-        10:15:09 RuntimeTenantBound tb-07433385 env-cc58147b pool Created <- bind-1
-        10:15:09 > Deploy deploy-2
-        10:15:09 RuntimeDeploymentRequested dep-cd9460fd reservations-api:2.0.0 over null <- deploy-2
-        10:15:09 ~ stage t07433385-reservations-api--dcd9460fd acr.azurecr.io/reservations-api:2.0.0
-        10:15:13 RuntimeDeploymentCompleted dep-cd9460fd reservations-api:2.0.0 over null, gate Passed <- RuntimeDeploymentRequested
-        10:15:13 RuntimeInventoryUpdated svc-21b0908e Added Running reservations-api:2.0.0 x1 <- RuntimeDeploymentCompleted
-        10:15:13 > Deploy deploy-3
-        10:15:13 RuntimeDeploymentRequested dep-7fda3a51 reservations-api:2.0.1 over reservations-api:2.0.0 <- deploy-3
-        10:15:13 ~ stage t07433385-reservations-api--d7fda3a51 acr.azurecr.io/reservations-api:2.0.1
-        10:15:17 ~ shift t07433385-reservations-api to t07433385-reservations-api--d7fda3a51=10 t07433385-reservations-api--dcd9460fd=90
-        10:15:20 ~ shift t07433385-reservations-api to t07433385-reservations-api--d7fda3a51=50 t07433385-reservations-api--dcd9460fd=50
-        10:15:23 ~ shift t07433385-reservations-api to t07433385-reservations-api--d7fda3a51=100
-        10:15:26 ~ deactivate t07433385-reservations-api--dcd9460fd
-        10:15:26 RuntimeDeploymentCompleted dep-7fda3a51 reservations-api:2.0.1 over reservations-api:2.0.0, gate Passed <- RuntimeDeploymentRequested
-        10:15:26 RuntimeInventoryUpdated svc-21b0908e Changed Running reservations-api:2.0.1 x1 <- RuntimeDeploymentCompleted
-        10:15:26 > RollbackDeployment rollback-1
-        10:15:26 ~ activate t07433385-reservations-api--dcd9460fd
-        10:15:27 ~ shift t07433385-reservations-api to t07433385-reservations-api--dcd9460fd=100
-        10:15:28 ~ deactivate t07433385-reservations-api--d7fda3a51
-        10:15:28 RuntimeDeploymentRolledBack dep-7fda3a51 reservations-api:2.0.1 to reservations-api:2.0.0 (dep-cd9460fd), Operator, gate Passed <- rollback-1
+        10:15:09 ~ update container-apps
+        10:15:09 ~ create t07433385-identity
+        10:15:09 ~ create t07433385-vault
+        10:15:10 ~ create t07433385-vault-secrets-user
+        10:15:10 ~ create t07433385-registry-pull
+        10:15:11 RuntimeTenantBound tb-07433385 env-cc58147b pool Created <- bind-1
+        10:15:11 > Deploy deploy-2
+        10:15:11 RuntimeDeploymentRequested dep-cd9460fd reservations-api:2.0.0 over null <- deploy-2
+        10:15:11 ~ stage t07433385-reservations-api--dcd9460fd acr.azurecr.io/reservations-api:2.0.0
+        10:15:15 RuntimeDeploymentCompleted dep-cd9460fd reservations-api:2.0.0 over null, gate Passed <- RuntimeDeploymentRequested
+        10:15:15 RuntimeInventoryUpdated svc-21b0908e Added Running reservations-api:2.0.0 x1 <- RuntimeDeploymentCompleted
+        10:15:15 > Deploy deploy-3
+        10:15:15 RuntimeDeploymentRequested dep-7fda3a51 reservations-api:2.0.1 over reservations-api:2.0.0 <- deploy-3
+        10:15:15 ~ stage t07433385-reservations-api--d7fda3a51 acr.azurecr.io/reservations-api:2.0.1
+        10:15:19 ~ shift t07433385-reservations-api to t07433385-reservations-api--d7fda3a51=10 t07433385-reservations-api--dcd9460fd=90
+        10:15:22 ~ shift t07433385-reservations-api to t07433385-reservations-api--d7fda3a51=50 t07433385-reservations-api--dcd9460fd=50
+        10:15:25 ~ shift t07433385-reservations-api to t07433385-reservations-api--d7fda3a51=100
+        10:15:28 ~ deactivate t07433385-reservations-api--dcd9460fd
+        10:15:28 RuntimeDeploymentCompleted dep-7fda3a51 reservations-api:2.0.1 over reservations-api:2.0.0, gate Passed <- RuntimeDeploymentRequested
+        10:15:28 RuntimeInventoryUpdated svc-21b0908e Changed Running reservations-api:2.0.1 x1 <- RuntimeDeploymentCompleted
+        10:15:28 > RollbackDeployment rollback-1
+        10:15:28 ~ activate t07433385-reservations-api--dcd9460fd
+        10:15:29 ~ shift t07433385-reservations-api to t07433385-reservations-api--dcd9460fd=100
+        10:15:30 ~ deactivate t07433385-reservations-api--d7fda3a51
+        10:15:30 RuntimeDeploymentRolledBack dep-7fda3a51 reservations-api:2.0.1 to reservations-api:2.0.0 (dep-cd9460fd), Operator, gate Passed <- rollback-1
     "#]].assert_eq(&platform.transcript_since(place));
     let prefix = platform.states::<RuntimeTenantBinding>()[0].prefix();
     let theirs = (ACME.to_owned(), format!("{prefix}-reservations-api"), ACME.to_owned());

@@ -2,7 +2,7 @@
 //! wait for their time, duplicate detection, and topics whose messages are kept to be looked at.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use runtime_platform::{
     delivery::DEAD_LETTERS,
-    events::Topic,
+    events::{COMMANDS, Topic, queue_name},
     functions::{self, Trigger},
     invocation::QueueMessage,
     outcome::Fault,
@@ -19,6 +19,7 @@ use runtime_platform::{
         bus::{Bus, Outgoing},
         clock::Clock,
     },
+    sweeps::QUEUE as SWEEPS,
 };
 use serde_json::{Map, Value};
 
@@ -40,6 +41,8 @@ pub struct Broker {
 struct State {
     waiting: Vec<Held>,
     published: Vec<Outgoing>,
+    /// Ids of the commands that came, whoever sent them.
+    commanded: BTreeSet<String>,
     remembered: BTreeMap<(String, String), Timestamp>,
     /// Counts the messages.
     count: u64,
@@ -92,9 +95,20 @@ impl Broker {
         ready.into_iter().map(|held| held.number).collect()
     }
 
-    /// When the next message may be delivered.
+    /// When the next message may be delivered. A sweep that is meant for later waits until a test lets
+    /// sweeps come, as timers do.
     pub fn next_at(&self) -> Option<Timestamp> {
-        self.state().waiting.iter().map(|held| held.visible_at).min()
+        self.state().waiting.iter().filter(|held| !is_sweep(held)).map(|held| held.visible_at).min()
+    }
+
+    /// When the next sweep comes that was ordered for later.
+    pub fn next_sweep_at(&self) -> Option<Timestamp> {
+        self.state().waiting.iter().filter(|held| is_sweep(held)).map(|held| held.visible_at).min()
+    }
+
+    /// Ids of all commands that came.
+    pub fn commanded(&self) -> BTreeSet<String> {
+        self.state().commanded.clone()
     }
 
     /// Takes a message away; it is gone unless it is put back.
@@ -137,9 +151,11 @@ impl Broker {
     /// What waits, for a sentence about it.
     pub fn waiting(&self) -> Vec<String> {
         let state = self.state();
+        let now = self.clock.now();
         state
             .waiting
             .iter()
+            .filter(|held| !is_sweep(held) || held.visible_at <= now)
             .map(|held| format!("{} on `{}`", held.message.message_id, held.message.entity))
             .collect()
     }
@@ -180,6 +196,9 @@ impl Broker {
             state.published.push(message);
             return Ok(());
         }
+        if let Some(id) = command_id(&message) {
+            state.commanded.insert(id);
+        }
         state.count += 1;
         let visible_at = message.scheduled_at.map_or(now, |at| whole_second(at).max(now));
         let held = Held { number: state.count, visible_at, enqueued_at: visible_at, deliveries: 0, message };
@@ -191,6 +210,17 @@ impl Broker {
 /// The broker schedules to whole seconds, and never early.
 fn whole_second(at: Timestamp) -> Timestamp {
     at.round(TimestampRound::new().smallest(Unit::Second).mode(RoundMode::Ceil)).unwrap()
+}
+
+fn is_sweep(held: &Held) -> bool {
+    held.message.entity == SWEEPS
+}
+
+/// The eventId of a command that the platform itself, or a raw sender, puts on its queue.
+fn command_id(message: &Outgoing) -> Option<String> {
+    COMMANDS.iter().find(|command| queue_name(command) == message.entity)?;
+    let body: Value = serde_json::from_slice(&message.body).ok()?;
+    body.get("eventId").and_then(Value::as_str).map(str::to_owned)
 }
 
 /// The queues that functions read.

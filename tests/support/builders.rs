@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use runtime_platform::{
     events::queue_name,
     ids::{self, EnvironmentId},
-    ports::bus::Outgoing,
+    ports::{bus::Outgoing, store::Partition, vault::SecretRef},
+    services::secret_binding_service::SecretBinding,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -175,6 +176,12 @@ pub fn rollback_of(event_id: &str, deployment_id: &str) -> Order {
     Order::new(event_id, "RollbackDeployment", payload)
 }
 
+/// Puts a finding right; `mode` is `Auto` or `Manual`.
+pub fn remediate(event_id: &str, finding: &str, mode: &str) -> Order {
+    let payload = json!({ "environmentId": environment(), "findingId": finding, "mode": mode });
+    Order::new(event_id, "RemediateDrift", payload)
+}
+
 /// The settings of the environment, all of them.
 pub fn publish_configuration(event_id: &str, settings: Value) -> Order {
     let payload = json!({ "environmentId": environment(), "settings": settings });
@@ -199,4 +206,41 @@ pub fn bind_secret(event_id: &str, secret_name: &str) -> Order {
         "rotationIntervalDays": 90,
     });
     Order::new(event_id, "BindSecret", payload)
+}
+
+/// The module of a second workload.
+pub const OTHER_MODULE: &str = "module-billing-api";
+
+/// A Deploy of the second workload.
+pub fn deploy_other(event_id: &str, version: &str) -> Order {
+    deploy(event_id, version)
+        .with("/workloads/0/moduleId", json!(OTHER_MODULE))
+        .with("/workloads/0/image", json!(format!("acr.azurecr.io/billing-api:{version}")))
+}
+
+/// Binds the second workload.
+pub fn bind_secret_other(event_id: &str, secret_name: &str) -> Order {
+    bind_secret(event_id, secret_name).with("/moduleId", json!(OTHER_MODULE))
+}
+
+/// A secret in the environment's own vault.
+pub fn secret(name: &str) -> SecretRef {
+    SecretRef { vault_uri: vault(), name: name.into() }
+}
+
+/// The id of a module's binding.
+pub fn binding(module: &str, secret_name: &str) -> String {
+    let partition = Partition::environment(&TENANT.parse().unwrap(), environment().as_str());
+    SecretBinding::id(&partition, &module.parse().unwrap(), &secret(secret_name))
+}
+
+/// Rotates the secret of the workload's binding.
+pub fn rotate(event_id: &str, secret_name: &str, reason: &str) -> Order {
+    let payload = json!({
+        "environmentId": environment(),
+        "secretBindingId": binding(MODULE, secret_name),
+        "reason": reason,
+        "version": null,
+    });
+    Order::new(event_id, "RotateSecret", payload)
 }

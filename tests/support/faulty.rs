@@ -72,6 +72,13 @@ impl Trouble {
         self.state.lock().unwrap().dying = Some((nth, when));
     }
 
+    /// Nothing that was set and not met goes wrong any more.
+    pub fn calm(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.failing.clear();
+        state.dying = None;
+    }
+
     /// A new process: calls pass again; failures that were set and not met stay.
     pub fn revive(&self) {
         self.dead.send_replace(false);

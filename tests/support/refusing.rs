@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use runtime_platform::{
     outcome::Fault,
     ports::{
-        compute::{Compute, Observed, RevisionSpec, Step, WorkloadRef},
+        compute::{Compute, ComputeTarget, Observed, RevisionSpec, Step, WorkloadRef},
         infrastructure::{Advance, Infrastructure, PlannedChange, Progress, Removal, Removing, Resource},
         registry::{ImageReference, Registry},
     },
@@ -84,6 +84,11 @@ impl<P: Compute> Compute for Refusing<P> {
     async fn observe(&self, workload: &WorkloadRef) -> Result<Option<Observed>, Fault> {
         self.script.meets("observe")?;
         self.inner.observe(workload).await
+    }
+
+    async fn list(&self, target: &ComputeTarget) -> Result<Vec<(String, Observed)>, Fault> {
+        self.script.meets("list")?;
+        self.inner.list(target).await
     }
 
     async fn stage(&self, workload: &WorkloadRef, revision: &RevisionSpec) -> Result<Step, Fault> {

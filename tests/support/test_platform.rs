@@ -15,6 +15,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use runtime_platform::{
     admin::dead_letters::DeadLetter,
+    events::COMMANDS,
     functions::{self, Function, Run},
     holds::Hold,
     ledger::{EVENT, InboxEntry, Ledger, MESSAGE, OutboxEvent, OutboxMessage, State, read_state},
@@ -30,12 +31,13 @@ use runtime_platform::{
     services::{
         deployment_service::{GateRecord, RuntimeDeployment, Slot},
         runtime_configuration_service::{ConfigurationVersion, RuntimeConfiguration, WorkloadConfiguration},
+        runtime_drift_detection_service::{DriftIndex, RuntimeDriftFinding, Suppression},
         runtime_environment_service::{
             RuntimeEnvironment,
             state::{Decommission, Plan},
         },
         runtime_health_service::HealthCheckResult,
-        secret_binding_service::SecretBinding,
+        secret_binding_service::{SecretBinding, SecretRotation},
         service_catalog_runtime_service::{CatalogueEntry, PastService, RuntimeService},
         tenant_runtime_isolation_service::RuntimeTenantBinding,
     },
@@ -197,6 +199,23 @@ impl TestPlatform {
         while self.happen().await {}
     }
 
+    /// Lets everything happen, and the sweeps too that were ordered for later.
+    pub async fn run_with_sweeps(&mut self) {
+        self.run_until_quiet().await;
+        while let Some(at) = self.broker.next_sweep_at() {
+            self.clock.set(at.max(self.clock.now()));
+            self.run_until_quiet().await;
+        }
+    }
+
+    /// Fires a sweep's timer when it is due the next time, and lets everything happen that follows.
+    pub async fn sweep(&mut self, timer: &str, every_seconds: i64) {
+        let at = self.tick(self.clock.now(), every_seconds);
+        self.clock.set(at);
+        self.fire(timer).await;
+        self.run_with_sweeps().await;
+    }
+
     /// Lets things happen until something holds.
     pub async fn run_until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
         while !holds(self) {
@@ -230,7 +249,8 @@ impl TestPlatform {
         let due = |kinds: &[&str]| self.memory.as_ref().and_then(|memory| memory.due_first(kinds));
         let outbox = due(&[EVENT, MESSAGE]).map(|at| (self.tick(at + SWEEP_AGE, 10), Some("OutboxRelay")));
         let operation = due(&[Operation::KIND]).map(|at| (self.tick(at, 60), Some("ResumeOperations")));
-        [message, outbox, operation].into_iter().flatten().min_by_key(|(at, _)| *at)
+        // The first of equals is taken: messages that come at a timer's time would else starve it.
+        [outbox, operation, message].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// When a timer that fires every so many seconds fires next, not before `at`.
@@ -439,6 +459,13 @@ impl TestPlatform {
         let told = || format!("\n{}", self.transcript());
         assert_eq!(self.broker.waiting(), Vec::<String>::new(), "messages are left{}", told());
         let mut known = self.commands.clone();
+        if self.memory.is_some() {
+            // The platform sends commands too, when something is due.
+            let handled = self.states::<InboxEntry>();
+            let commands = handled.into_iter().filter(|entry| COMMANDS.contains(&entry.function.as_str()));
+            known.extend(commands.map(|entry| entry.event_id));
+        }
+        known.extend(self.broker.commanded());
         let mut sequences: BTreeMap<String, u64> = BTreeMap::new();
         for event in self.events() {
             let id = event.envelope.event_id.to_string();
@@ -519,6 +546,10 @@ fn readable(stored: Stored) -> Result<(), String> {
         ConfigurationVersion::KIND => read::<ConfigurationVersion>(stored).map(drop),
         WorkloadConfiguration::KIND => read::<WorkloadConfiguration>(stored).map(drop),
         SecretBinding::KIND => read::<SecretBinding>(stored).map(drop),
+        SecretRotation::KIND => read::<SecretRotation>(stored).map(drop),
+        RuntimeDriftFinding::KIND => read::<RuntimeDriftFinding>(stored).map(drop),
+        DriftIndex::KIND => read::<DriftIndex>(stored).map(drop),
+        Suppression::KIND => read::<Suppression>(stored).map(drop),
         Hold::KIND => read::<Hold>(stored).map(drop),
         SweepReport::KIND => read::<SweepReport>(stored).map(drop),
         HealthCheckResult::KIND => read::<HealthCheckResult>(stored).map(drop),

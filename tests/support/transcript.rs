@@ -42,6 +42,8 @@ impl PublishedEvent {
         envelope["occurredAt"] = Value::Null;
         if let Some(payload) = envelope.get_mut("payload").and_then(Value::as_object_mut) {
             payload.remove("provisionedAt");
+            payload.remove("rotatedAt");
+            payload.remove("resolvedAt");
         }
         format!("{} {} {} {envelope}", self.topic, self.aggregate, self.sequence)
     }
@@ -142,6 +144,14 @@ fn in_short(payload: &Value, event_type: &str) -> String {
         "RuntimeEnvironmentDecommissioned" => text("environmentId"),
         "ConfigurationSynced" => format!("version {} at {}", text("version"), text("serviceId")),
         "SecretBound" => format!("{} {} {}", text("secretBindingId"), text("secretName"), text("version")),
+        "SecretRotated" => format!(
+            "{} {} from {} to {} ({})",
+            text("secretBindingId"),
+            text("secretName"),
+            text("previousVersion"),
+            text("newVersion"),
+            text("reason")
+        ),
         "RuntimeCommandFailed" => format!(
             "{} {} {}: {}",
             text("commandId"),
@@ -156,6 +166,18 @@ fn in_short(payload: &Value, event_type: &str) -> String {
                 text("outcome"),
                 payload["detail"].as_str().unwrap_or_default()
             )
+        }
+        "RuntimeDriftDetected" => format!(
+            "{} {} {}: {} is {}, {}",
+            text("findingId"),
+            text("severity"),
+            text("kind"),
+            text("desired"),
+            text("actual"),
+            if payload["autoRemediable"] == true { "put right by itself" } else { "waits" }
+        ),
+        "RuntimeDriftResolved" => {
+            format!("{} {} {}", text("findingId"), text("kind"), text("resolution"))
         }
         other => panic!("no transcript tells of {other} yet: add it here"),
     }

@@ -27,13 +27,10 @@ pub(super) fn first_revision(workload: &WorkloadRef, revision: &RevisionSpec, na
     if !revision.secrets.is_empty() {
         configuration["secrets"] = json!(secrets::entries(revision));
     }
-    json!({
+    let mut body = json!({
         "location": target.region,
         "tags": target.tags,
-        "identity": {
-            "type": "UserAssigned",
-            "userAssignedIdentities": { target.identity_id.as_str(): {} },
-        },
+        "identity": identity(workload),
         "properties": {
             "environmentId": target.host_id,
             "configuration": configuration,
@@ -43,7 +40,11 @@ pub(super) fn first_revision(workload: &WorkloadRef, revision: &RevisionSpec, na
                 "scale": scale(revision),
             },
         },
-    })
+    });
+    if let Some(profile) = &target.workload_profile {
+        body["properties"]["workloadProfileName"] = json!(profile);
+    }
+    body
 }
 
 /// The patch that adds revision `name` to an app. `traffic` is who keeps the traffic; the new
@@ -58,7 +59,7 @@ pub(super) fn revision_beside(
     let serves = !traffic.is_empty();
     let traffic = if serves { traffic } else { vec![all_to(name)] };
     let has_ingress = app.pointer("/properties/configuration/ingress").is_some_and(Value::is_object);
-    let ingress = if serves && has_ingress {
+    let ingress = if serves && has_ingress && !revision.corrective {
         json!({ "traffic": entries(&traffic) })
     } else {
         ingress(revision, &traffic)
@@ -67,7 +68,7 @@ pub(super) fn revision_beside(
     if let Some(registries) = registries_with(app, workload, revision) {
         configuration["registries"] = registries;
     }
-    json!({
+    let mut patch = json!({
         "tags": workload.target.tags,
         "properties": {
             "configuration": configuration,
@@ -77,6 +78,17 @@ pub(super) fn revision_beside(
                 "scale": scale(revision),
             },
         },
+    });
+    if revision.corrective {
+        patch["identity"] = identity(workload);
+    }
+    patch
+}
+
+fn identity(workload: &WorkloadRef) -> Value {
+    json!({
+        "type": "UserAssigned",
+        "userAssignedIdentities": { workload.target.identity_id.as_str(): {} },
     })
 }
 

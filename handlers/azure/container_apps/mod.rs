@@ -17,12 +17,13 @@ mod secrets;
 use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
+use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 
 use super::resource_manager::{LongRunning, Reply, ResourceManager, is_at_work};
 use crate::{
     outcome::Fault,
-    ports::compute::{Compute, Observed, RevisionSpec, Step, WorkloadRef},
+    ports::compute::{Compute, ComputeTarget, Observed, RevisionSpec, Step, WorkloadRef},
 };
 
 /// The version of Container Apps' API that the bodies here are written for.
@@ -39,6 +40,9 @@ pub const CONFIGURATION_VARIABLE: &str = "CS_CONFIGURATION_VERSION";
 const BUSY_PAUSE: Duration = Duration::from_secs(5);
 /// The pause before a change that another call of ours began is looked at.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
+
+/// Apps of a listing whose revisions are asked for at once.
+const LISTED_AT_ONCE: usize = 4;
 
 /// The adapter. Cheap to clone.
 #[derive(Clone)]
@@ -93,7 +97,8 @@ impl ContainerApps {
         }
         let traffic = reading::pinned(app, &revisions);
         let port = app.pointer("/properties/configuration/ingress/targetPort").and_then(Value::as_u64);
-        if let Some(port) = port.filter(|port| !traffic.is_empty() && *port != u64::from(revision.port)) {
+        let keeps = !traffic.is_empty() && !revision.corrective;
+        if let Some(port) = port.filter(|port| keeps && *port != u64::from(revision.port)) {
             let detail = format!(
                 "the app takes its traffic on port {port}, and port {} would be that of every revision, the serving one included; listen on {port}, or deploy under another name",
                 revision.port
@@ -124,6 +129,31 @@ impl Compute for ContainerApps {
             None => Vec::new(),
         };
         Ok(Some(reading::observed(&app, &revisions, newest, &replicas)))
+    }
+
+    async fn list(&self, target: &ComputeTarget) -> Result<Vec<(String, Observed)>, Fault> {
+        let apps = format!("{}/providers/Microsoft.App/containerApps", target.resource_group_id);
+        let apps = match self.manager.list(&apps, API_VERSION).await {
+            // With the group, all that was in it is gone.
+            Err(Fault::Rejected { code, .. }) if code == "ResourceGroupNotFound" => Vec::new(),
+            apps => apps?,
+        };
+        let read = |app: Value| async move {
+            let Some(name) = app.get("name").and_then(Value::as_str) else { return Ok(None) };
+            let name = name.to_owned();
+            if let Some(observed) = reading::listed(&app) {
+                return Ok(Some((name, observed)));
+            }
+            let id = format!("{}/providers/Microsoft.App/containerApps/{name}", target.resource_group_id);
+            let revisions = self.revisions(&id).await?;
+            Ok::<_, Fault>(Some((name, reading::observed(&app, &revisions, None, &[]))))
+        };
+        stream::iter(apps)
+            .map(read)
+            .buffered(LISTED_AT_ONCE)
+            .try_filter_map(|read| async move { Ok(read) })
+            .try_collect()
+            .await
     }
 
     async fn stage(&self, workload: &WorkloadRef, revision: &RevisionSpec) -> Result<Step, Fault> {

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::DEPLOYMENT_VARIABLE;
-use crate::ports::compute::{Observed, Revision, RevisionSpec, RevisionState};
+use super::{CONFIGURATION_VARIABLE, DEPLOYMENT_VARIABLE, secrets};
+use crate::{
+    azure::resource_manager::is_at_work,
+    ports::compute::{Observed, Revision, RevisionSpec, RevisionState, Settings, Template},
+};
 
 /// One entry of the ingress's traffic, its revision resolved to a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,15 +141,111 @@ pub(super) fn observed(
         let name = text(revision, "/name")?.to_owned();
         let replicas = newest.filter(|newest| name.eq_ignore_ascii_case(newest)).map(|_| replicas);
         let weight = traffic.iter().filter(|entry| entry.is_for(&name)).map(|entry| entry.weight).sum();
-        Some((name.clone(), revision_of(revision, name, weight, replicas)))
+        Some((name.clone(), revision_of(app, revision, name, weight, replicas)))
     };
     Observed {
         host: text(app, "/properties/configuration/ingress/fqdn").map(str::to_owned),
         revisions: revisions.iter().filter_map(read).collect(),
+        settings: settings(app),
+        complete: true,
     }
 }
 
-fn revision_of(revision: &Value, name: String, traffic: u32, replicas: Option<&[Value]>) -> Revision {
+/// An app as a listing tells it, where its latest revision serves alone; none where its revisions must
+/// be asked for.
+pub(super) fn listed(app: &Value) -> Option<Observed> {
+    let latest = text(app, "/properties/latestRevisionName")?;
+    let serving = traffic(app).into_iter().filter(|entry| entry.weight > 0).collect::<Vec<_>>();
+    let [entry] = serving.as_slice() else { return None };
+    let failed =
+        text(app, "/properties/provisioningState").is_some_and(|state| state.eq_ignore_ascii_case("failed"));
+    if failed || !entry.is_for(latest) {
+        return None;
+    }
+    let revision = Revision {
+        name: latest.to_owned(),
+        deployment_id: deployment_of(app).map(str::to_owned),
+        image: image_of(app),
+        active: true,
+        state: RevisionState::Running,
+        traffic: entry.weight,
+        replicas: 0,
+        ready_replicas: 0,
+        restarts: 0,
+        host: None,
+        detail: None,
+        template: template(app, app),
+    };
+    Some(Observed {
+        host: text(app, "/properties/configuration/ingress/fqdn").map(str::to_owned),
+        revisions: BTreeMap::from([(latest.to_owned(), revision)]),
+        settings: settings(app),
+        complete: false,
+    })
+}
+
+fn settings(app: &Value) -> Settings {
+    let flag = |pointer: &str| app.pointer(pointer).and_then(Value::as_bool).unwrap_or(false);
+    let members = |pointer: &str| app.pointer(pointer).and_then(Value::as_object).into_iter().flatten();
+    let tag = |(name, value): (&String, &Value)| {
+        Some((name.clone(), value.as_str().unwrap_or_default().to_owned()))
+    };
+    Settings {
+        external: flag("/properties/configuration/ingress/external"),
+        port: app
+            .pointer("/properties/configuration/ingress/targetPort")
+            .and_then(Value::as_u64)
+            .and_then(|port| u16::try_from(port).ok()),
+        allow_insecure: flag("/properties/configuration/ingress/allowInsecure"),
+        tags: members("/tags").filter_map(tag).collect(),
+        identities: members("/identity/userAssignedIdentities").map(|(id, _)| id.clone()).collect(),
+        modified_by: text(app, "/systemData/lastModifiedBy").map(str::to_owned),
+        busy: is_at_work(app),
+    }
+}
+
+/// What a template was made with; `of` has it, and `app` the entries of secrets that it refers to.
+fn template(app: &Value, of: &Value) -> Template {
+    let own = container_of(of).cloned().unwrap_or_default();
+    let mut read = Template {
+        cpu: own.pointer("/resources/cpu").and_then(Value::as_f64).unwrap_or_default(),
+        memory: text(&own, "/resources/memory").unwrap_or_default().to_owned(),
+        min_replicas: number(of, "/properties/template/scale/minReplicas"),
+        max_replicas: number(of, "/properties/template/scale/maxReplicas"),
+        rules: list(of, "/properties/template/scale/rules").to_vec(),
+        ..Template::default()
+    };
+    for variable in list(&own, "/env") {
+        let Some(name) = text(variable, "/name") else { continue };
+        let value = text(variable, "/value").unwrap_or_default().to_owned();
+        match variable.get("secretRef").and_then(Value::as_str) {
+            Some(entry) if secrets::is_ours(variable.get("secretRef")) => {
+                let is_it = |secret: &&Value| text(secret, "/name") == Some(entry);
+                let secret = list(app, "/properties/configuration/secrets").iter().find(is_it);
+                let url = secret.and_then(|secret| text(secret, "/keyVaultUrl")).unwrap_or("no entry");
+                read.secrets.insert(name.to_owned(), url.to_owned());
+            }
+            // Bound by somebody else, who looks after it.
+            Some(_) => {}
+            None if name == DEPLOYMENT_VARIABLE => {}
+            None if name == CONFIGURATION_VARIABLE => read.configuration = Some(value),
+            None => drop(read.env.insert(name.to_owned(), value)),
+        }
+    }
+    read
+}
+
+fn image_of(of: &Value) -> String {
+    container_of(of).and_then(|container| text(container, "/image")).unwrap_or_default().to_owned()
+}
+
+fn revision_of(
+    app: &Value,
+    revision: &Value,
+    name: String,
+    traffic: u32,
+    replicas: Option<&[Value]>,
+) -> Revision {
     let state = state_of(revision);
     let count = number(revision, "/properties/replicas");
     let (replicas, ready_replicas, restarts) = match replicas {
@@ -155,11 +254,10 @@ fn revision_of(revision: &Value, name: String, traffic: u32, replicas: Option<&[
         None => (count, if state == RevisionState::Running { count } else { 0 }, 0),
     };
     let detail = ["/properties/provisioningError", "/properties/runningStateDetails"];
-    let own = container_of(revision);
     Revision {
         name,
         deployment_id: deployment_of(revision).map(str::to_owned),
-        image: own.and_then(|container| text(container, "/image")).unwrap_or_default().to_owned(),
+        image: image_of(revision),
         active: is_active(revision),
         state,
         traffic,
@@ -168,6 +266,7 @@ fn revision_of(revision: &Value, name: String, traffic: u32, replicas: Option<&[
         restarts,
         host: text(revision, "/properties/fqdn").map(str::to_owned),
         detail: detail.into_iter().find_map(|pointer| text(revision, pointer)).map(str::to_owned),
+        template: template(app, revision),
     }
 }
 
@@ -311,5 +410,59 @@ mod tests {
         let mut failed = app(&json!([{ "revisionName": "a--d1", "weight": 100 }]));
         failed["properties"]["provisioningState"] = json!("Failed");
         assert!(!has_traffic(&failed, &wanted));
+    }
+
+    #[test]
+    fn a_listing_tells_of_the_newest_revision_where_that_serves_and_of_nothing_else() {
+        let mut app = app(&json!([{ "revisionName": "a--d3", "weight": 100 }]));
+        app["tags"] = json!({ "cs-tenant-id": "acme" });
+        app["identity"] = json!({ "userAssignedIdentities": { "/id": {} } });
+        app["systemData"] = json!({ "lastModifiedBy": "eve" });
+        app["properties"]["configuration"]["ingress"]["external"] = json!(true);
+        app["properties"]["configuration"]["ingress"]["targetPort"] = json!(8080);
+        app["properties"]["configuration"]["secrets"] =
+            json!([{ "name": "cs-db-1", "keyVaultUrl": "https://kv/secrets/db/1" }]);
+        app["properties"]["template"] = json!({
+            "containers": [{
+                "name": "a", "image": "i:3", "resources": { "cpu": 0.5, "memory": "1Gi" },
+                "env": [
+                    { "name": "LEVEL", "value": "debug" },
+                    { "name": "CS_CONFIGURATION_VERSION", "value": "7" },
+                    { "name": "CS_DEPLOYMENT_ID", "value": "dep-3" },
+                    { "name": "DB", "secretRef": "cs-db-1" },
+                    { "name": "OTHERS", "secretRef": "theirs" },
+                ],
+            }],
+            "scale": { "minReplicas": 1, "maxReplicas": 4 },
+        });
+        let observed = listed(&app).expect("the newest serves");
+        assert_eq!(
+            observed.revisions["a--d3"].template,
+            Template {
+                env: BTreeMap::from([("LEVEL".into(), "debug".into())]),
+                secrets: BTreeMap::from([("DB".into(), "https://kv/secrets/db/1".into())]),
+                configuration: Some("7".into()),
+                cpu: 0.5,
+                memory: "1Gi".into(),
+                min_replicas: 1,
+                max_replicas: 4,
+                rules: Vec::new(),
+            }
+        );
+        assert_eq!(
+            observed.settings,
+            Settings {
+                external: true,
+                port: Some(8080),
+                allow_insecure: false,
+                tags: BTreeMap::from([("cs-tenant-id".into(), "acme".into())]),
+                identities: vec!["/id".into()],
+                modified_by: Some("eve".into()),
+                busy: false,
+            }
+        );
+        app["properties"]["configuration"]["ingress"]["traffic"] =
+            json!([{ "revisionName": "a--d2", "weight": 100 }]);
+        assert_eq!(listed(&app), None, "another revision than the newest serves: all are asked for");
     }
 }

@@ -132,6 +132,7 @@ mod tests {
             max_replicas: 1,
             configuration: None,
             secrets,
+            corrective: false,
         }
     }
 

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     azure::testing::{Seen, Server, reply},
-    ports::compute::{ComputeTarget, ConfigurationEntry, Revision, RevisionState, SecretEntry},
+    ports::compute::{ConfigurationEntry, Revision, RevisionState, SecretEntry, Settings, Template},
 };
 
 const AUDIENCE: &str = "https://management.azure.com";
@@ -21,6 +21,7 @@ fn workload() -> WorkloadRef {
             identity_id: format!("{GROUP}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/i"),
             region: "westeurope".into(),
             tags: BTreeMap::from([("cs-tenant".to_owned(), "connectsoft".to_owned())]),
+            workload_profile: None,
         },
         name: "reservations-api".into(),
     }
@@ -39,6 +40,7 @@ fn spec(suffix: &str, image: &str) -> RevisionSpec {
         max_replicas: 3,
         configuration: None,
         secrets: Vec::new(),
+        corrective: false,
     }
 }
 
@@ -366,6 +368,12 @@ async fn an_app_is_told_with_its_revisions_and_the_newest_ones_replicas() {
         restarts,
         host: Some(format!("reservations-api--{suffix}.example.org")),
         detail: None,
+        template: Template {
+            env: BTreeMap::from([("MODE".to_owned(), "prod".to_owned())]),
+            cpu: 0.5,
+            memory: "1Gi".into(),
+            ..Template::default()
+        },
     };
     assert_eq!(
         observed,
@@ -375,6 +383,8 @@ async fn an_app_is_told_with_its_revisions_and_the_newest_ones_replicas() {
                 .into_iter()
                 .map(|revision| (revision.name.clone(), revision))
                 .collect(),
+            settings: Settings { external: true, port: Some(8080), ..Settings::default() },
+            complete: true,
         }
     );
     assert_eq!(server.lines().iter().filter(|line| line.contains("/replicas?")).count(), 1);

@@ -21,7 +21,7 @@ use crate::{
         Advance, Change, Infrastructure, PlannedChange, Progress, Removal, Removing, Resource,
     },
     services::runtime_environment_service::resources::{
-        EnvironmentSpec, IsolationModel, Stage, TargetKind, resources,
+        EnvironmentSpec, IsolationModel, Stage, TargetKind, TenantPart, resources,
     },
 };
 
@@ -112,6 +112,10 @@ impl Bench {
 }
 
 fn environment() -> Vec<Resource> {
+    with_parts(Vec::new())
+}
+
+fn with_parts(parts: Vec<TenantPart>) -> Vec<Resource> {
     let spec = EnvironmentSpec {
         tenant: "connectsoft".parse().unwrap(),
         project: "proj-booking-saas".parse().unwrap(),
@@ -121,6 +125,7 @@ fn environment() -> Vec<Resource> {
         region: "westeurope".to_owned(),
         isolation_model: IsolationModel::Silo,
         compute_targets: vec![TargetKind::ContainerApps],
+        parts,
     };
     resources(&spec, SUBSCRIPTION, DIRECTORY)
 }
@@ -165,6 +170,45 @@ async fn what_somebody_changed_is_put_right_and_nothing_else() {
     let vault = bench.manager.get(&vault.id, &vault.api_version).await.unwrap().unwrap();
     assert_eq!(vault["properties"]["enableRbacAuthorization"], true);
     assert_eq!(vault["tags"]["theirs"], "1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenants_part_joins_an_environment_that_stands() {
+    let bench = bench().await;
+    let desired = environment();
+    let plan = bench.engine.plan(&desired).await.unwrap();
+    bench.run(&desired, &plan).await;
+
+    let part =
+        TenantPart { tenant_id: "acme".parse().unwrap(), prefix: "t0a1b2c3d".to_owned(), stands: false };
+    let desired = with_parts(vec![part]);
+    let plan = bench.engine.plan(&desired).await.unwrap();
+    let mut told: Vec<_> = plan
+        .iter()
+        .filter_map(|planned| match &planned.change {
+            Change::Create => Some(format!("create {}", planned.key)),
+            Change::Update { .. } => Some(format!("update {}", planned.key)),
+            Change::NoChange | Change::Refused { .. } => None,
+        })
+        .collect();
+    told.sort();
+    assert_eq!(
+        told,
+        [
+            "create t0a1b2c3d-identity",
+            "create t0a1b2c3d-registry-pull",
+            "create t0a1b2c3d-vault",
+            "create t0a1b2c3d-vault-secrets-user",
+            "update container-apps",
+        ]
+    );
+    let end = bench.run(&desired, &plan).await;
+    let Advance::Done { progress } = end else { panic!("{end:?}") };
+    let principal = |key: &str| progress.done[key]["properties"]["principalId"].clone();
+    assert_eq!(principal("t0a1b2c3d-vault-secrets-user"), principal("t0a1b2c3d-identity"));
+    assert_ne!(principal("t0a1b2c3d-identity"), principal("identity"));
+    let again = bench.plan(&desired).await;
+    assert!(again.iter().all(|(_, change)| *change == Change::NoChange), "{again:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

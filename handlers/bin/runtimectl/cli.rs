@@ -212,6 +212,7 @@ pub enum Kind {
     Quarantine,
     #[value(alias = "dead-letter", alias = "dl")]
     DeadLetters,
+    Drift,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -64,6 +64,7 @@ fn path(kind: Kind) -> &'static str {
         Kind::Events => "events",
         Kind::Quarantine => "quarantine",
         Kind::DeadLetters => "dead-letters",
+        Kind::Drift => "drift",
     }
 }
 
@@ -79,6 +80,7 @@ async fn list(client: &Client, args: &GetArgs) -> Result<Listed, Failure> {
             | Kind::TenantBindings
             | Kind::Configurations
             | Kind::SecretBindings
+            | Kind::Drift
             | Kind::Quarantine => query.push(("environmentId", environment.as_str())),
             Kind::Environments | Kind::Plans | Kind::Events | Kind::DeadLetters => {
                 return Err(unknown("--environment"));
@@ -87,7 +89,7 @@ async fn list(client: &Client, args: &GetArgs) -> Result<Listed, Failure> {
     }
     if let Some(module) = &args.module {
         match args.kind {
-            Kind::Deployments | Kind::SecretBindings | Kind::Quarantine => {
+            Kind::Deployments | Kind::SecretBindings | Kind::Drift | Kind::Quarantine => {
                 query.push(("moduleId", module.as_str()))
             }
             Kind::Environments
@@ -115,6 +117,7 @@ async fn list(client: &Client, args: &GetArgs) -> Result<Listed, Failure> {
         | Kind::TenantBindings
         | Kind::Configurations
         | Kind::SecretBindings
+        | Kind::Drift
         | Kind::Quarantine
         | Kind::DeadLetters => Ok(client.list(path(args.kind), &query, limit).await?),
     }
@@ -179,7 +182,21 @@ fn columns(kind: Kind) -> &'static [(&'static str, Cell)] {
             ("SECRET", |item, _| text(item, "secretName")),
             ("VERSION", |item, _| text(item, "version")),
             ("STATUS", |item, _| text(item, "status")),
+            ("ROTATED", |item, now| aged(item, "lastRotatedAt", now)),
+            ("DUE", |item, _| text(item, "nextRotationDueAt")),
             ("AGE", |item, now| aged(item, "boundAt", now)),
+            ("REASON", |item, _| text(item, "reason")),
+        ],
+        Kind::Drift => &[
+            ("FINDING", |item, _| text(item, "findingId")),
+            ("ENVIRONMENT", |item, _| text(item, "environmentId")),
+            ("KIND", |item, _| text(item, "kind")),
+            ("SEVERITY", |item, _| text(item, "severity")),
+            ("RESOURCE", |item, _| last_segment(&text(item, "resourceId"))),
+            ("PATH", |item, _| text(item, "path")),
+            ("STATUS", |item, _| text(item, "status")),
+            ("AGE", |item, now| aged(item, "firstSeenAt", now)),
+            ("WAITS", |item, _| text(item, "waits")),
         ],
         Kind::Plans => &[("PLAN", |item, _| text(item, "planId"))],
         Kind::Quarantine => &[
@@ -312,6 +329,7 @@ mod tests {
             Kind::Events,
             Kind::Quarantine,
             Kind::DeadLetters,
+            Kind::Drift,
         ] {
             let grid = grid(kind, &[json!({})], Timestamp::UNIX_EPOCH);
             assert_eq!(grid.header.len(), grid.rows[0].len());

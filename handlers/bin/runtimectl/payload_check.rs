@@ -31,7 +31,10 @@ fn members(command: &str) -> &'static [(&'static str, Is)] {
             ("vaultUri", Is::Text),
             ("source", Is::OneOf(&["Generated", "External"])),
         ],
-        "RotateSecret" => &[("secretBindingId", Is::Text), ("reason", Is::Text)],
+        "RotateSecret" => &[
+            ("secretBindingId", Is::Text),
+            ("reason", Is::OneOf(&["Scheduled", "Manual", "Compromised", "NearExpiry"])),
+        ],
         "BindTenant" => &[
             ("boundTenantId", Is::Text),
             ("isolationModel", Is::OneOf(&["silo", "dedicated", "pool", "shared"])),

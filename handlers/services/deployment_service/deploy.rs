@@ -396,6 +396,7 @@ fn record(
         failures_in_a_row: 0,
         pending: None,
         cancel: None,
+        suffix: None,
         restore: None,
         rolled_back_reason: None,
         gate_result: None,

@@ -250,6 +250,9 @@ pub(super) async fn failed(
         | operations::Kind::Provision
         | operations::Kind::Configure
         | operations::Kind::BindSecret
+        | operations::Kind::BindTenant
+        | operations::Kind::RotateSecret
+        | operations::Kind::Remediate
         | operations::Kind::Decommission => deployment.requested_event_id.clone(),
     };
     end(platform, operation, site, slot, slot_loaded, event, caused_by, Then::Failed(detail)).await

@@ -10,18 +10,25 @@ mod beginning;
 pub mod deploy;
 mod ending;
 pub mod on_runtime_configuration;
+pub mod on_runtime_drift;
+pub mod on_runtime_secrets;
 pub mod operators;
 pub mod quarantine;
 mod quota;
 pub mod refresh;
+pub mod remediate_drift;
 pub mod retiring;
 pub mod rollback_deployment;
 mod rolling_back;
 pub mod rollout;
+mod secrets;
 pub mod state;
 mod stopping;
 pub mod workloads;
 
 pub use quota::{Usage, usage};
+pub use secrets::{InUse, secret_course, secret_versions_in_use, serves_with};
 pub use state::{DeploymentStatus, GateRecord, RuntimeDeployment, Slot};
-pub use workloads::{Running, course, running, running_one, serving_version, workloads};
+pub use workloads::{
+    Running, app_names, course, keeps_out, running, running_one, serving_version, workloads,
+};

@@ -13,12 +13,15 @@ use super::{
 };
 use crate::{
     events::{Event, RuntimeDeploymentRequested},
-    ids::{Cause, DeploymentId, ModuleId},
+    ids::{Cause, DeploymentId, ModuleId, OperationId},
     ledger::{Commit, Ledger, Lineage, Loaded, NewEvent},
     operations::{self, Kind, NewOperation},
     outcome::Fault,
+    ports::store::Partition,
 };
 
+/// The function that ids of refreshes derive from.
+const FUNCTION: &str = "Refresh";
 /// Deployments whose ids may share eight digits.
 const ORDINALS_MAX: u32 = 8;
 
@@ -68,6 +71,27 @@ pub async fn refresh(
     Ok(began)
 }
 
+/// Finds the operation of a refresh that a wish began, by its deployment.
+pub fn operation_of(
+    partition: &Partition,
+    module: &ModuleId,
+    wish: &Wish,
+) -> impl FnOnce(&DeploymentId) -> Option<OperationId> + use<> {
+    let (tenant, environment) = (wish.lineage.tenant_id.clone(), partition.environment_id.clone());
+    let event_id = event_id(&wish.caused_by, module);
+    move |deployment| {
+        let cause =
+            Cause { tenant: &tenant, environment: &environment, function: FUNCTION, event_id: &event_id };
+        let ordinal = (0..ORDINALS_MAX).find(|ordinal| cause.deployment(*ordinal) == *deployment)?;
+        Some(cause.operation(ordinal))
+    }
+}
+
+/// What ids of a refresh derive from: one message may lead to refreshes of several workloads.
+fn event_id(caused_by: &str, module: &ModuleId) -> String {
+    format!("{caused_by}/{module}")
+}
+
 /// Begins a refresh of what a free slot serves; the caller writes the slot.
 pub(super) async fn begin(
     ledger: &Ledger,
@@ -82,11 +106,11 @@ pub(super) async fn begin(
     let Wish { origin, mut lineage, caused_by, wished_at: _ } = wish;
     lineage.module_id = Some(slot.module_id.clone());
     let environment = commit.partition.environment_id.clone();
-    let event_id = format!("{caused_by}/{}", slot.module_id);
+    let event_id = event_id(&caused_by, &slot.module_id);
     let cause = Cause {
         tenant: &lineage.tenant_id,
         environment: &environment,
-        function: "Refresh",
+        function: FUNCTION,
         event_id: &event_id,
     };
     let (ordinal, loaded) = free_id(ledger, commit, &cause).await?;

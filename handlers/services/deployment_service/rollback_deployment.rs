@@ -25,9 +25,7 @@ use crate::{
     outcome::Fault,
     platform::Platform,
     ports::store::{Filter, Page, Partition},
-    services::{
-        runtime_environment_service::ProvisioningStatus, tenant_runtime_isolation_service::Ground,
-    },
+    services::{runtime_environment_service::ProvisioningStatus, tenant_runtime_isolation_service::Ground},
 };
 
 /// How long a rollback may take in all.

@@ -6,12 +6,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     ending::{self, Site},
-    state::{DeploymentStatus, RuntimeDeployment, Serving},
+    secrets,
+    state::{DeploymentStatus, Origin, RuntimeDeployment, Serving},
     stopping::stop,
 };
 use crate::{
     events::{CommandOutcome, HealthGateResult, ReasonCode, RolledBackReason},
-    operations::{Operation, Step, Then},
+    operations::{self, Operation, Step, Then},
     outcome::Fault,
     platform::Platform,
     ports::compute::{self, Observed, RevisionState, WorkloadRef},
@@ -49,6 +50,9 @@ pub(super) async fn step(platform: &Platform, operation: &Operation, mut site: S
             }
         };
     }
+    if operation.kind == operations::Kind::Rollback && renew(platform, operation, &mut site).await? {
+        return site.on(Then::Next);
+    }
     let workload = site.deployment.workload_ref();
     let observed = platform.compute.observe(&workload).await?.unwrap_or_default();
     match site.deployment.restore.clone() {
@@ -59,6 +63,38 @@ pub(super) async fn step(platform: &Platform, operation: &Operation, mut site: S
             nothing_to_go_back_to(platform, operation, site).await
         }
     }
+}
+
+/// Whether a revision is one that an operation makes anew.
+fn is_made_by(operation: &Operation, revision: &str) -> bool {
+    revision.ends_with(&RuntimeDeployment::mark_anew(&operation.operation_id))
+}
+
+/// What was started with versions of secrets that are bound no more is made anew with those that are:
+/// the old ones may be disabled by now, and are once nobody serves with them. Says whether it is so;
+/// the new revision's name is recorded before it is made.
+async fn renew(platform: &Platform, operation: &Operation, site: &mut Site) -> Result<bool, Fault> {
+    let Some(restore) = site.deployment.restore.clone() else { return Ok(false) };
+    let (ledger, partition) = (&platform.ledger, &site.commit.partition);
+    let loaded = ledger.load::<RuntimeDeployment>(partition, restore.deployment_id.as_str()).await?;
+    let (Some(mut older), loaded) = loaded.take() else { return Ok(false) };
+    let suffix = older.suffix_anew(&operation.operation_id);
+    if older.suffix.as_ref() == Some(&suffix) {
+        // A binding that moved since then refreshes what serves by then.
+        return Ok(false);
+    }
+    let Some(renewed) = secrets::renewed(ledger, partition, &older).await? else { return Ok(false) };
+    let revision = platform.compute.revision_name(&older.workload_ref(), &suffix);
+    site.note(format!(
+        "{} was started with versions of secrets that are bound no more; {revision} is made of `{}` with those that are",
+        restore.revision, restore.deployment_id
+    ));
+    older.secrets = renewed;
+    older.suffix = Some(suffix);
+    older.revision = Some(revision.clone());
+    site.commit.put(&loaded, &older)?;
+    site.deployment.restore = Some(Serving { revision, ..restore });
+    Ok(true)
 }
 
 async fn restore_traffic(
@@ -80,6 +116,10 @@ async fn restore_traffic(
     if revision.traffic != 100 {
         match revision.state {
             RevisionState::Running | RevisionState::Degraded => {}
+            // The call that makes it may have been lost with the process that made it: it is made once more.
+            RevisionState::Provisioning if is_made_by(operation, &restore.revision) => {
+                return stage(platform, site, workload, &restore).await;
+            }
             RevisionState::Provisioning | RevisionState::Stopped => return site.on(Then::Wait(LOOK_AGAIN)),
             RevisionState::Failed => {
                 let detail = format!(
@@ -115,8 +155,19 @@ async fn restore_traffic(
     ending::rolled_back(platform, operation, site).await
 }
 
-/// The revision was purged: it is made anew from the recorded deployment.
+/// The revision is not there, since it was purged or is made of other secrets: it is made anew from
+/// the recorded deployment.
 async fn rebuild(
+    platform: &Platform,
+    mut site: Site,
+    workload: &WorkloadRef,
+    restore: &Serving,
+) -> Result<Step, Fault> {
+    site.note(format!("{} is not there; makes it anew from `{}`", restore.revision, restore.deployment_id));
+    stage(platform, site, workload, restore).await
+}
+
+async fn stage(
     platform: &Platform,
     mut site: Site,
     workload: &WorkloadRef,
@@ -134,7 +185,6 @@ async fn rebuild(
             restore.revision, restore.deployment_id
         ),
     })?;
-    site.note(format!("{} is gone; makes it anew from `{}`", restore.revision, restore.deployment_id));
     match platform.compute.stage(workload, &older.revision_spec()).await? {
         compute::Step::Done => site.on(Then::Wait(LOOK_AGAIN)),
         compute::Step::Pending { token, again_in } => {
@@ -159,8 +209,14 @@ async fn nothing_to_go_back_to(
                 (None, _) => (ReasonCode::ProvisioningFailed, "could not be rolled out"),
                 (Some(_), _) => (ReasonCode::GateFailed, "did not pass its health gate"),
             };
+            let of = match deployment.origin {
+                Origin::Drift => "which was to put it right for",
+                Origin::Deploy | Origin::Configuration | Origin::Secret | Origin::Scaling => {
+                    "the first deployment of"
+                }
+            };
             let detail = format!(
-                "`{}`, the first deployment of `{}`, {what}: {}. There is nothing to go back to, and what was started is stopped. See `runtimectl explain {}`.",
+                "`{}`, {of} `{}`, {what}: {}. There is nothing to go back to, and what was started is stopped. See `runtimectl explain {}`.",
                 deployment.deployment_id,
                 deployment.module_id,
                 deployment.reason.as_deref().unwrap_or("no reason was recorded"),

@@ -154,9 +154,26 @@ async fn provisioning(platform: &Platform, mut site: Site) -> Result<Step, Fault
     let observed = platform.compute.observe(&workload).await?;
     site.deployment.revision =
         Some(platform.compute.revision_name(&workload, &site.deployment.revision_suffix()));
+    if site.deployment.origin == Origin::Drift {
+        without_what_is_gone(&mut site, observed.as_ref());
+    }
     site.deployment.host = observed.and_then(|observed| observed.host);
     site.deployment.status = DeploymentStatus::Configuring;
     site.on(Then::Next)
+}
+
+/// What served before may be what is to be put right: where its revision is gone or switched off, there
+/// is nobody to share the traffic with, and nothing to go back to.
+fn without_what_is_gone(site: &mut Site, observed: Option<&Observed>) {
+    let Some(previous) = &site.deployment.previous else { return };
+    let runs = observed
+        .and_then(|observed| observed.revisions.get(&previous.revision))
+        .is_some_and(|revision| revision.active);
+    if !runs {
+        let note = format!("{} does not run any more; all the traffic is for the new one", previous.revision);
+        site.note(note);
+        site.deployment.previous = None;
+    }
 }
 
 /// What the revision is started with is fixed from here on.
@@ -343,6 +360,14 @@ async fn promoting(platform: &Platform, operation: &Operation, mut site: Site) -
     }
     let previous = site.deployment.previous.as_ref().map(|previous| previous.revision.clone());
     stop(platform, operation, &mut site, &observed, previous.as_deref()).await?;
+    if site.deployment.origin == Origin::Drift {
+        let own = site.deployment.revision.clone();
+        let others =
+            observed.revisions.values().filter(|other| other.active && Some(&other.name) != own.as_ref());
+        for other in others.filter(|other| Some(&other.name) != previous.as_ref()) {
+            stop(platform, operation, &mut site, &observed, Some(&other.name)).await?;
+        }
+    }
     ending::completed(platform, operation, site).await
 }
 

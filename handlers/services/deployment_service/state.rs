@@ -205,6 +205,9 @@ pub struct RuntimeDeployment {
     /// A call to Azure that is not finished.
     pub pending: Option<Value>,
     pub cancel: Option<Cancel>,
+    /// The suffix of its revision, where it was made anew with other versions of its secrets.
+    #[serde(default)]
+    pub suffix: Option<String>,
     /// What a rollback goes back to.
     pub restore: Option<Serving>,
     pub rolled_back_reason: Option<RolledBackReason>,
@@ -270,6 +273,10 @@ impl RuntimeDeployment {
 
     /// `d` and the deployment's eight digits: the same for every attempt, and nobody else's.
     pub fn revision_suffix(&self) -> String {
+        self.suffix.clone().unwrap_or_else(|| self.first_suffix())
+    }
+
+    fn first_suffix(&self) -> String {
         format!("d{}", self.deployment_id.as_str().trim_start_matches(DeploymentId::PREFIX))
     }
 
@@ -280,6 +287,16 @@ impl RuntimeDeployment {
             (Some(digest), Ok(reference)) => reference.at(digest),
             (Some(_) | None, _) => image.clone(),
         }
+    }
+
+    /// The suffix of the revision that an operation makes of it anew.
+    pub fn suffix_anew(&self, operation: &OperationId) -> String {
+        format!("{}{}", self.first_suffix(), Self::mark_anew(operation))
+    }
+
+    /// What the suffixes of all revisions end in that an operation makes anew.
+    pub fn mark_anew(operation: &OperationId) -> String {
+        format!("r{}", operation.as_str().trim_start_matches(OperationId::PREFIX))
     }
 
     /// The revision as it is wanted.
@@ -297,6 +314,7 @@ impl RuntimeDeployment {
             max_replicas: self.workload.max_replicas.max(1),
             configuration: self.configuration.clone(),
             secrets: self.secrets.clone(),
+            corrective: self.origin == Origin::Drift,
         }
     }
 
@@ -317,6 +335,7 @@ impl RuntimeDeployment {
             failures_in_a_row: 0,
             pending: None,
             cancel: None,
+            suffix: None,
             restore: None,
             rolled_back_reason: None,
             gate_result: None,

@@ -1,6 +1,8 @@
 //! What other services may know of an environment's workloads: which there are, and what they were
 //! started with.
 
+use std::collections::BTreeSet;
+
 use crate::{
     events::RolledBackReason,
     ids::{DeploymentId, EventId, ModuleId},
@@ -12,13 +14,13 @@ use crate::{
 use super::{
     deploy::missing,
     ending::completed_event_id,
-    state::{DeploymentStatus, RuntimeDeployment, Slot},
+    state::{DeploymentStatus, RuntimeDeployment, Slot, app_name, app_name_of_tenant},
 };
 
 /// Pages of workloads of one environment.
 const PAGES_MAX: usize = 10;
 /// Deployments of a workload that are looked through for one that was started with a version.
-const RECENT_MAX: usize = 20;
+pub(super) const RECENT_MAX: usize = 20;
 
 /// A workload that serves, or is being deployed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +49,30 @@ pub async fn workloads(ledger: &Ledger, partition: &Partition) -> Result<Vec<Wor
     }
     found.sort_by(|a, b| a.module_id.cmp(&b.module_id));
     Ok(found)
+}
+
+/// The names of all apps that the workloads of a partition have, or had: what served and was stopped
+/// keeps its app. `prefix` is that of a bound tenant.
+///
+/// # Errors
+/// When the store is away.
+pub async fn app_names(
+    ledger: &Ledger,
+    partition: &Partition,
+    prefix: Option<&str>,
+) -> Result<BTreeSet<String>, Fault> {
+    let mut names = BTreeSet::new();
+    let mut page = Page::first(100);
+    for _ in 0..PAGES_MAX {
+        let listing = ledger.query::<Slot>(partition, &Filter::default(), &page).await?;
+        names.extend(listing.items.iter().map(|(_, slot)| match prefix {
+            Some(prefix) => app_name_of_tenant(prefix, &slot.module_id),
+            None => app_name(&slot.module_id),
+        }));
+        let Some(next) = listing.next else { break };
+        page.after = Some(next);
+    }
+    Ok(names)
 }
 
 /// A workload that serves.
@@ -122,6 +148,20 @@ pub async fn serving_version(
     Ok(deployment.and_then(|deployment| deployment.configuration).map(|entry| entry.version))
 }
 
+/// Whether a version of the configuration may not be started at a workload.
+///
+/// # Errors
+/// When the store is away.
+pub async fn keeps_out(
+    ledger: &Ledger,
+    partition: &Partition,
+    module: &ModuleId,
+    version: u64,
+) -> Result<bool, Fault> {
+    let slot = load::<Slot>(ledger, partition, &Slot::id(module)).await?;
+    Ok(slot.is_some_and(|slot| slot.configuration_kept_out(version).is_some()))
+}
+
 /// What came of a version of the configuration at a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Course {
@@ -178,7 +218,7 @@ pub async fn course(
 }
 
 /// One that was superseded or cancelled says nothing of what it was started with.
-fn did_not_pass(deployment: &RuntimeDeployment) -> bool {
+pub(super) fn did_not_pass(deployment: &RuntimeDeployment) -> bool {
     match deployment.status {
         DeploymentStatus::Failed => true,
         DeploymentStatus::RolledBack => match deployment.rolled_back_reason {
@@ -197,6 +237,10 @@ fn did_not_pass(deployment: &RuntimeDeployment) -> bool {
     }
 }
 
-async fn load<S: State>(ledger: &Ledger, partition: &Partition, id: &str) -> Result<Option<S>, Fault> {
+pub(super) async fn load<S: State>(
+    ledger: &Ledger,
+    partition: &Partition,
+    id: &str,
+) -> Result<Option<S>, Fault> {
     Ok(ledger.load::<S>(partition, id).await?.state)
 }

@@ -17,6 +17,8 @@ pub mod state;
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 pub use distribution::{give_up, step};
 pub use state::{ConfigurationVersion, RuntimeConfiguration, WorkloadConfiguration};
 
@@ -92,11 +94,24 @@ pub async fn forgive(
     number: u64,
 ) -> Result<(), Fault> {
     let id = WorkloadConfiguration::id(module);
-    let (workload, loaded) =
-        ledger.load::<WorkloadConfiguration>(&commit.partition, &id).await?.take();
+    let (workload, loaded) = ledger.load::<WorkloadConfiguration>(&commit.partition, &id).await?.take();
     let Some(mut workload) = workload.filter(|workload| workload.has_failed(number)) else { return Ok(()) };
     workload.failed.retain(|failed| failed.version != number);
     commit.put(&loaded, &workload)
+}
+
+/// Since when a workload has in place what its next revision is to be started with.
+///
+/// # Errors
+/// When the store is away.
+pub async fn in_place_since(
+    ledger: &Ledger,
+    partition: &Partition,
+    module: &ModuleId,
+) -> Result<Option<Timestamp>, Fault> {
+    let id = WorkloadConfiguration::id(module);
+    let workload = ledger.load::<WorkloadConfiguration>(partition, &id).await?.state;
+    Ok(workload.and_then(|workload| workload.applied_at))
 }
 
 /// Why a workload cannot be started with a version that was asked for.

@@ -28,8 +28,9 @@ use crate::{
     ports::store::Partition,
     services::{
         deployment_service::{self, deploy::environment_not_found},
-        runtime_environment_service::{self, ProvisioningStatus},
+        runtime_environment_service::ProvisioningStatus,
         secret_binding_service,
+        tenant_runtime_isolation_service::Ground,
     },
 };
 
@@ -75,8 +76,9 @@ impl Command for PublishConfiguration {
         };
         let partition = Partition::environment(&message.envelope.tenant_id, environment_id.as_str());
         let ledger = &platform.ledger;
-        let environment = runtime_environment_service::find(ledger, &partition, &environment_id).await?;
-        match environment.map(|view| view.environment.status) {
+        // A bound tenant's configuration is its own and for its own workloads: both are in its partition.
+        let ground = Ground::find(ledger, &message.envelope.tenant_id, &environment_id).await?;
+        match ground.map(|ground| ground.environment().status) {
             None => return Ok(Decision::Refused(environment_not_found(&environment_id))),
             Some(ProvisioningStatus::Provisioned) => {}
             Some(status) => return Ok(Decision::Refused(not_provisioned(&environment_id, status))),

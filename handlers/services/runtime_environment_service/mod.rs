@@ -5,16 +5,21 @@
 
 pub mod decommission;
 pub mod decommissioning;
+pub mod parts;
 pub mod provision_environment;
 pub mod provisioning;
 pub mod resources;
 pub mod state;
 
+use jiff::SignedDuration;
+
 use crate::{
-    ids::EnvironmentId,
-    ledger::{Commit, Ledger, Loaded},
+    ids::{EnvironmentId, OperationId},
+    ledger::{Commit, Ledger, Lineage, Loaded},
+    operations::{self, Kind, NewOperation},
     outcome::Fault,
-    ports::store::Partition,
+    platform::Platform,
+    ports::{infrastructure::PlannedChange, store::Partition},
 };
 
 pub use state::{ProvisioningStatus, RuntimeEnvironment};
@@ -37,6 +42,50 @@ impl EnvironmentView {
         environment.deployments_accepted += 1;
         commit.put(&self.loaded, &environment)
     }
+}
+
+/// What applying an environment's resources would change now: nothing is written.
+///
+/// # Errors
+/// What Azure withheld.
+pub async fn planned(
+    platform: &Platform,
+    environment: &RuntimeEnvironment,
+) -> Result<Vec<PlannedChange>, Fault> {
+    let desired =
+        resources::resources(&environment.spec(), &platform.subscription_id, &platform.directory_id);
+    platform.infrastructure.plan(&desired).await
+}
+
+/// Adds to a decision that an environment's resources are put right for a finding. While that goes on,
+/// nobody else applies them.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn begin_remediation(
+    commit: &mut Commit,
+    view: &EnvironmentView,
+    id: OperationId,
+    finding: &str,
+    (lineage, caused_by): (Lineage, &str),
+    allowed: SignedDuration,
+) -> Result<(), Fault> {
+    operations::begin(
+        commit,
+        NewOperation {
+            id: id.clone(),
+            kind: Kind::Remediate,
+            module_id: None,
+            subject: finding.to_owned(),
+            step: provisioning::PLANNING,
+            lineage,
+            caused_by: caused_by.to_owned(),
+            allowed,
+            starts: true,
+        },
+    )?;
+    let environment = RuntimeEnvironment { operation_id: Some(id), ..view.environment.clone() };
+    commit.put(&view.loaded, &environment)
 }
 
 /// An environment of the partition's tenant; another tenant's is not found.

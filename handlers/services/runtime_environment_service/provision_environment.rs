@@ -150,11 +150,13 @@ fn decide(
             deployments_accepted: 0,
             created_at: message.now,
             provisioned_at: None,
+            provisioned_by: None,
             decommissioned_at: None,
             provisioned_event_id: None,
             decommission_orders: 0,
             left_behind: Vec::new(),
             failure: None,
+            parts: Vec::new(),
         });
     };
     revisit(existing, wanted)
@@ -212,17 +214,15 @@ fn revisit(
         | ProvisioningStatus::Provisioning
         | ProvisioningStatus::Failed
         | ProvisioningStatus::Decommissioning
-        | ProvisioningStatus::Decommissioned => {
-            Ok(RuntimeEnvironment {
-                stage: wanted.stage,
-                region: wanted.region.clone(),
-                isolation_model: wanted.isolation_model.unwrap_or(existing.isolation_model),
-                compute_targets: wanted.compute_targets.clone(),
-                status: ProvisioningStatus::Requested,
-                failure: None,
-                ..existing
-            })
-        }
+        | ProvisioningStatus::Decommissioned => Ok(RuntimeEnvironment {
+            stage: wanted.stage,
+            region: wanted.region.clone(),
+            isolation_model: wanted.isolation_model.unwrap_or(existing.isolation_model),
+            compute_targets: wanted.compute_targets.clone(),
+            status: ProvisioningStatus::Requested,
+            failure: None,
+            ..existing
+        }),
     }
 }
 

@@ -7,22 +7,23 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     resources::{self, EnvironmentSpec},
-    state::{Plan, ProvisioningStatus, RuntimeEnvironment},
+    state::{Plan, ProvisionedBy, ProvisioningStatus, RuntimeEnvironment},
 };
 use crate::{
     events::{
-        CommandOutcome, CompletionOutcome, Event, ReasonCode, RuntimeCommandCompleted, RuntimeCommandFailed,
-        RuntimeEnvironmentProvisioned,
+        CommandOutcome, CompletionOutcome, DriftResolution, Event, ReasonCode, RuntimeCommandCompleted,
+        RuntimeCommandFailed, RuntimeEnvironmentProvisioned,
     },
     ids::{Cause, PlanId},
     ledger::{Commit, Loaded, NewEvent},
-    operations::{GiveUp, Operation, Step, Then},
+    operations::{GiveUp, Kind, Operation, Step, Then},
     outcome::Fault,
     platform::Platform,
     ports::{
         infrastructure::{Advance, Change, PlannedChange, Resource},
         store::Partition,
     },
+    services::runtime_drift_detection_service::remediation,
 };
 
 /// How long a plan is good before applying begins.
@@ -36,14 +37,24 @@ const APPLYING: &str = "Applying";
 const VERIFYING: &str = "Verifying";
 
 /// Everything that a step rests on.
-struct Site {
-    environment: RuntimeEnvironment,
-    loaded: Loaded<RuntimeEnvironment>,
+pub(super) struct Site {
+    pub environment: RuntimeEnvironment,
+    pub loaded: Loaded<RuntimeEnvironment>,
     desired: Vec<Resource>,
-    commit: Commit,
+    pub commit: Commit,
 }
 
-async fn site(platform: &Platform, operation: &Operation) -> Result<Site, Fault> {
+/// Where bringing an environment's resources into place has come to.
+pub(super) enum Standing {
+    /// It goes on with this.
+    Goes(Step),
+    /// Everything was read to be in place; nothing had to be changed where `untouched`.
+    Stands { site: Site, notes: Vec<String>, untouched: bool },
+    /// It will not come into place.
+    Fails { site: Site, notes: Vec<String>, code: ReasonCode, detail: String },
+}
+
+pub(super) async fn site(platform: &Platform, operation: &Operation) -> Result<Site, Fault> {
     let partition = Partition::environment(&operation.lineage.tenant_id, &operation.environment_id);
     let (environment, loaded) =
         platform.ledger.load::<RuntimeEnvironment>(&partition, &operation.environment_id).await?.take();
@@ -62,6 +73,36 @@ async fn site(platform: &Platform, operation: &Operation) -> Result<Site, Fault>
 /// # Errors
 /// What the store or Azure withheld.
 pub async fn step(platform: &Platform, operation: &Operation) -> Result<Step, Fault> {
+    match advance(platform, operation).await? {
+        Standing::Goes(step) => Ok(step),
+        Standing::Stands { site, notes: _, untouched } if operation.kind == Kind::Remediate => {
+            let id = &operation.environment_id;
+            let (resolution, detail) = match untouched {
+                true => (
+                    DriftResolution::Healed,
+                    format!("Everything of `{id}` is in place; nothing was changed."),
+                ),
+                false => {
+                    (DriftResolution::Remediated, format!("The resources of `{id}` are as they should be."))
+                }
+            };
+            remediated(platform, operation, site, resolution, detail).await
+        }
+        Standing::Stands { site, notes, untouched: true } => unchanged(operation, site, notes),
+        Standing::Stands { site, notes: _, untouched: false } => provisioned(platform, operation, site),
+        Standing::Fails { site, mut notes, code, detail } => {
+            let mut step = fail(site, operation, code, detail)?;
+            notes.append(&mut step.notes);
+            Ok(Step { notes, ..step })
+        }
+    }
+}
+
+/// Takes the next step of bringing what the environment is made of into place: plan, apply, verify.
+///
+/// # Errors
+/// What the store or Azure withheld.
+pub(super) async fn advance(platform: &Platform, operation: &Operation) -> Result<Standing, Fault> {
     let site = site(platform, operation).await?;
     match operation.step.as_str() {
         APPLYING => apply(platform, operation, site).await,
@@ -76,7 +117,7 @@ async fn plan(
     operation: &Operation,
     site: Site,
     generation: u32,
-) -> Result<Step, Fault> {
+) -> Result<Standing, Fault> {
     let changes = platform.infrastructure.plan(&site.desired).await?;
     record_plan(platform, operation, site, generation, changes).await
 }
@@ -87,11 +128,11 @@ async fn record_plan(
     site: Site,
     generation: u32,
     changes: Vec<PlannedChange>,
-) -> Result<Step, Fault> {
+) -> Result<Standing, Fault> {
     if generation >= GENERATIONS_MAX {
         let detail =
             format!("the resources kept changing under {GENERATIONS_MAX} plans; see who else writes to them");
-        return fail(site, operation, ReasonCode::ProvisioningFailed, detail);
+        return Ok(Standing::Fails { site, notes: Vec::new(), code: ReasonCode::ProvisioningFailed, detail });
     }
     let now = site.commit.now;
     let plan = Plan {
@@ -110,15 +151,13 @@ async fn record_plan(
         Change::Refused { reason } => Some(reason.clone()),
         Change::Create | Change::Update { .. } | Change::NoChange => None,
     });
-    let mut notes = describe(&plan);
+    let notes = describe(&plan);
     let Site { environment, loaded, desired: _, mut commit } = site;
     let there = platform.ledger.load::<Plan>(&commit.partition, plan.plan_id.as_str()).await?;
     commit.put(&there, &plan)?;
-    if let Some(reason) = refused {
+    if let Some(detail) = refused {
         let site = Site { environment, loaded, desired: Vec::new(), commit };
-        let mut step = fail(site, operation, ReasonCode::PlanRefused, reason)?;
-        notes.append(&mut step.notes);
-        return Ok(Step { notes, ..step });
+        return Ok(Standing::Fails { site, notes, code: ReasonCode::PlanRefused, detail });
     }
     let nothing_to_do = plan.changes.iter().all(|planned| planned.change == Change::NoChange);
     let status = if environment.status == ProvisioningStatus::Provisioned {
@@ -127,27 +166,38 @@ async fn record_plan(
         ProvisioningStatus::Provisioning
     };
     let was_provisioned = environment.status == ProvisioningStatus::Provisioned;
-    let mut environment = RuntimeEnvironment { plan_id: Some(plan.plan_id), status, ..environment };
+    let environment = RuntimeEnvironment { plan_id: Some(plan.plan_id), status, ..environment };
     if nothing_to_do && was_provisioned {
-        let detail =
-            format!("Everything of `{}` is in place; nothing was changed.", environment.environment_id);
-        environment.operation_id = None;
-        environment.sequence += 1;
-        let event = Event::RuntimeCommandCompleted(RuntimeCommandCompleted {
-            command_id: operation.lineage.command_id.clone(),
-            command_type: operation.lineage.command_type.clone(),
-            outcome: CompletionOutcome::NoChange,
-            detail: detail.clone(),
-        });
-        let event = ending(operation, &environment, event);
-        let outcome = Some(event.id.clone());
-        commit.event(&operation.lineage, event)?;
-        commit.put(&loaded, &environment)?;
-        return Ok(Step { commit, label: VERIFYING, notes, then: Then::Succeeded(detail), outcome });
+        let site = Site { environment, loaded, desired: Vec::new(), commit };
+        return Ok(Standing::Stands { site, notes, untouched: true });
     }
     commit.put(&loaded, &environment)?;
     let label = if nothing_to_do { VERIFYING } else { APPLYING };
-    Ok(Step { commit, label, notes, then: Then::Next, outcome: None })
+    Ok(Standing::Goes(Step { commit, label, notes, then: Then::Next, outcome: None }))
+}
+
+/// Ends a command that found everything in place.
+fn unchanged(operation: &Operation, site: Site, notes: Vec<String>) -> Result<Step, Fault> {
+    let Site { mut environment, loaded, desired: _, mut commit } = site;
+    let detail = format!("Everything of `{}` is in place; nothing was changed.", environment.environment_id);
+    environment.operation_id = None;
+    environment.sequence += 1;
+    let event = Event::RuntimeCommandCompleted(RuntimeCommandCompleted {
+        command_id: operation.lineage.command_id.clone(),
+        command_type: operation.lineage.command_type.clone(),
+        outcome: CompletionOutcome::NoChange,
+        detail: detail.clone(),
+    });
+    let event = ending(operation, &environment, event);
+    let outcome = Some(event.id.clone());
+    // An environment that was made before this was kept.
+    environment.provisioned_by = environment
+        .provisioned_by
+        .take()
+        .or_else(|| Some(ProvisionedBy { lineage: operation.lineage.clone(), event_id: event.id.clone() }));
+    commit.event(&operation.lineage, event)?;
+    commit.put(&loaded, &environment)?;
+    Ok(Step { commit, label: VERIFYING, notes, then: Then::Succeeded(detail), outcome })
 }
 
 /// The plan in sentences.
@@ -177,7 +227,7 @@ fn describe(plan: &Plan) -> Vec<String> {
 }
 
 /// Looks once at what is on its way, and starts what can start.
-async fn apply(platform: &Platform, operation: &Operation, site: Site) -> Result<Step, Fault> {
+async fn apply(platform: &Platform, operation: &Operation, site: Site) -> Result<Standing, Fault> {
     let plan_id = site.environment.plan_id.clone();
     let Some(plan_id) = plan_id else { return plan(platform, operation, site, 0).await };
     let (recorded, there) =
@@ -201,29 +251,32 @@ async fn apply(platform: &Platform, operation: &Operation, site: Site) -> Result
             let notes = came_into_place(&recorded, &progress);
             recorded.progress = progress;
             commit.put(&there, &recorded)?;
-            Ok(Step { commit, label: APPLYING, notes, then: Then::Wait(again_in), outcome: None })
+            let then = Then::Wait(again_in);
+            Ok(Standing::Goes(Step { commit, label: APPLYING, notes, then, outcome: None }))
         }
         Advance::Done { progress } => {
             let mut notes = came_into_place(&recorded, &progress);
             notes.push(format!("all {} resources are in place", progress.done.len().max(before)));
             recorded.progress = progress;
             commit.put(&there, &recorded)?;
-            Ok(Step { commit, label: VERIFYING, notes, then: Then::Next, outcome: None })
+            Ok(Standing::Goes(Step { commit, label: VERIFYING, notes, then: Then::Next, outcome: None }))
         }
         Advance::Failed { progress, key, reason } => {
-            let mut notes = came_into_place(&recorded, &progress);
+            let notes = came_into_place(&recorded, &progress);
             recorded.progress = progress;
             commit.put(&there, &recorded)?;
             let site = Site { environment, loaded, desired, commit };
-            let mut step = fail(site, operation, ReasonCode::ProvisioningFailed, format!("{key}: {reason}"))?;
-            notes.append(&mut step.notes);
-            Ok(Step { notes, ..step })
+            let detail = format!("{key}: {reason}");
+            Ok(Standing::Fails { site, notes, code: ReasonCode::ProvisioningFailed, detail })
         }
         Advance::Moved { key } => {
             let site = Site { environment, loaded, desired, commit };
-            let mut step = plan(platform, operation, site, recorded.generation + 1).await?;
-            step.notes.insert(0, format!("`{key}` changed after the plan was made; planning anew"));
-            Ok(step)
+            let mut standing = plan(platform, operation, site, recorded.generation + 1).await?;
+            let (Standing::Goes(Step { notes, .. })
+            | Standing::Stands { notes, .. }
+            | Standing::Fails { notes, .. }) = &mut standing;
+            notes.insert(0, format!("`{key}` changed after the plan was made; planning anew"));
+            Ok(standing)
         }
     }
 }
@@ -247,7 +300,7 @@ fn came_into_place(plan: &Plan, progress: &crate::ports::infrastructure::Progres
 }
 
 /// Believes that the environment stands only when it was read to be so.
-async fn verify(platform: &Platform, operation: &Operation, site: Site) -> Result<Step, Fault> {
+async fn verify(platform: &Platform, operation: &Operation, site: Site) -> Result<Standing, Fault> {
     let changes = platform.infrastructure.plan(&site.desired).await?;
     if changes.iter().any(|planned| planned.change != Change::NoChange) {
         let generation = match &site.environment.plan_id {
@@ -259,7 +312,47 @@ async fn verify(platform: &Platform, operation: &Operation, site: Site) -> Resul
         };
         return record_plan(platform, operation, site, generation + 1, changes).await;
     }
-    provisioned(platform, operation, site)
+    Ok(Standing::Stands { site, notes: Vec::new(), untouched: false })
+}
+
+/// The drift that was to be put right is gone: the finding is over, and that is told.
+async fn remediated(
+    platform: &Platform,
+    operation: &Operation,
+    site: Site,
+    resolution: DriftResolution,
+    detail: String,
+) -> Result<Step, Fault> {
+    let Site { environment, loaded, desired: _, mut commit } = site;
+    let environment = RuntimeEnvironment { operation_id: None, ..environment };
+    let (ledger, lineage, caused_by) = (&platform.ledger, &operation.lineage, &operation.caused_by);
+    let resolved =
+        remediation::resolved(ledger, &mut commit, &operation.subject, resolution, lineage, caused_by);
+    let Some(outcome) = resolved.await? else {
+        let site = Site { environment, loaded, desired: Vec::new(), commit };
+        return gone_already(operation, site, detail);
+    };
+    commit.put(&loaded, &environment)?;
+    let notes = vec![detail.clone()];
+    Ok(Step { commit, label: "Resolved", notes, then: Then::Succeeded(detail), outcome: Some(outcome) })
+}
+
+/// A sweep found the drift gone first, and told of it; the command's sender is told all the same.
+fn gone_already(operation: &Operation, site: Site, detail: String) -> Result<Step, Fault> {
+    let Site { environment, loaded, desired: _, mut commit } = site;
+    let environment = RuntimeEnvironment { sequence: environment.sequence + 1, ..environment };
+    let event = Event::RuntimeCommandCompleted(RuntimeCommandCompleted {
+        command_id: operation.lineage.command_id.clone(),
+        command_type: operation.lineage.command_type.clone(),
+        outcome: CompletionOutcome::NoChange,
+        detail: detail.clone(),
+    });
+    let event = ending(operation, &environment, event);
+    let outcome = Some(event.id.clone());
+    commit.event(&operation.lineage, event)?;
+    commit.put(&loaded, &environment)?;
+    let notes = vec![detail.clone()];
+    Ok(Step { commit, label: "Resolved", notes, then: Then::Succeeded(detail), outcome })
 }
 
 fn provisioned(platform: &Platform, operation: &Operation, site: Site) -> Result<Step, Fault> {
@@ -283,8 +376,10 @@ fn provisioned(platform: &Platform, operation: &Operation, site: Site) -> Result
     let event = provisioned_event(&environment, now);
     let event = ending(operation, &environment, event);
     let outcome = Some(event.id.clone());
-    let environment =
-        RuntimeEnvironment { provisioned_event_id: Some(event.id.to_string()), ..environment };
+    let provisioned_by =
+        Some(ProvisionedBy { lineage: operation.lineage.clone(), event_id: event.id.clone() });
+    let provisioned_event_id = Some(event.id.to_string());
+    let environment = RuntimeEnvironment { provisioned_by, provisioned_event_id, ..environment };
     commit.event(&operation.lineage, event)?;
     commit.put(&loaded, &environment)?;
     let detail = format!("`{}` is provisioned", environment.environment_id);
@@ -341,18 +436,26 @@ fn fail(site: Site, operation: &Operation, code: ReasonCode, detail: String) -> 
         status,
         operation_id: None,
         sequence: environment.sequence + 1,
-        failure: Some(detail.clone()),
+        failure: if operation.kind == Kind::Remediate { None } else { Some(detail.clone()) },
         ..environment
+    };
+    let told = if operation.kind == Kind::Remediate {
+        format!(
+            "Putting the resources of `{}` right failed: {detail}. The finding `{}` stays; see `runtimectl explain {}`.",
+            environment.environment_id, operation.subject, operation.operation_id
+        )
+    } else {
+        format!(
+            "Provisioning `{}` failed: {detail}. What was made stays and is taken up by the next ProvisionEnvironment of the same name.",
+            environment.environment_id
+        )
     };
     let event = Event::RuntimeCommandFailed(RuntimeCommandFailed {
         command_id: operation.lineage.command_id.clone(),
         command_type: operation.lineage.command_type.clone(),
         outcome: CommandOutcome::Failed,
         reason_code: code,
-        detail: format!(
-            "Provisioning `{}` failed: {detail}. What was made stays and is taken up by the next ProvisionEnvironment of the same name.",
-            environment.environment_id
-        ),
+        detail: told,
         retryable: true,
     });
     let event = ending(operation, &environment, event);

@@ -7,14 +7,17 @@
 //! Deliberately absent: workloads (the deployment service owns them), a container registry (images
 //! come from wherever they are), secrets (they are bound later), resources of other targets than
 //! Container Apps (no adapter deploys to them, so the command is refused before it comes here).
-//! What a pooled or shared environment gives each tenant is made when the tenant is bound; here the
-//! isolation model is only told, in a tag.
+//! A tenant that is bound to a pool has a part of its own (`resources/part.rs`): an identity, a vault and
+//! a workload profile. What is `shared` has nothing of the kind; the model is told in a tag.
+
+mod part;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+pub use self::part::{PARTS_MAX, TenantPart, part_target, part_vault};
 use crate::{
     ids::{EnvironmentId, ProjectId, TenantId, derive},
     ports::{compute::ComputeTarget, infrastructure::Resource},
@@ -64,6 +67,9 @@ pub struct EnvironmentSpec {
     pub region: String,
     pub isolation_model: IsolationModel,
     pub compute_targets: Vec<TargetKind>,
+    /// The tenants that have a part for themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<TenantPart>,
 }
 
 /// How near to the customers an environment is.
@@ -144,8 +150,9 @@ pub fn resources(spec: &EnvironmentSpec, subscription_id: &str, azure_tenant_id:
         place.role("registry-pull", "group", &place.group_id(), ROLE_ACR_PULL),
     ];
     if spec.compute_targets.contains(&TargetKind::ContainerApps) {
-        list.extend([place.subnet(), place.container_apps(), place.container_apps_logs()]);
+        list.extend([place.subnet(), place.container_apps(&spec.parts), place.container_apps_logs()]);
     }
+    list.extend(spec.parts.iter().flat_map(|part| place.part(part, azure_tenant_id)));
     list
 }
 
@@ -165,6 +172,7 @@ pub fn compute_target(spec: &EnvironmentSpec, kind: TargetKind, subscription_id:
         identity_id: place.identity_id(),
         region: place.location.clone(),
         tags: place.tags.clone(),
+        workload_profile: None,
     }
 }
 
@@ -332,7 +340,18 @@ impl Place {
     /// Gives the environment's identity a role at `scope`, the id of the resource `at`. Its name comes
     /// from the identity's id, since the principal is known only once the identity is there.
     fn role(&self, key: &str, at: &str, scope: &str, role: &str) -> Resource {
-        let identity = self.identity_id();
+        self.role_of(("identity", &self.identity_id()), key, at, scope, role)
+    }
+
+    /// The same for another identity: its key in the list, and its id.
+    fn role_of(
+        &self,
+        (identity_key, identity): (&str, &str),
+        key: &str,
+        at: &str,
+        scope: &str,
+        role: &str,
+    ) -> Resource {
         let name =
             derive(&["role-assignment", &scope.to_ascii_lowercase(), role, &identity.to_ascii_lowercase()]);
         Resource {
@@ -345,10 +364,10 @@ impl Place {
                     "/subscriptions/{}/providers/Microsoft.Authorization/roleDefinitions/{role}",
                     self.subscription
                 ),
-                "principalId": "${identity.properties.principalId}",
+                "principalId": format!("${{{identity_key}.properties.principalId}}"),
                 "principalType": "ServicePrincipal",
             } }),
-            depends_on: texts(&[at, "identity"]),
+            depends_on: texts(&[at, identity_key]),
             immutable: texts(&["/properties/roleDefinitionId", "/properties/principalId"]),
         }
     }
@@ -356,7 +375,9 @@ impl Place {
     /// A delegated subnet goes with workload profiles, so there is one, and it costs nothing idle.
     /// Logs go through Azure Monitor: the other destination wants the workspace's shared key, and a
     /// key that nobody reads cannot leak.
-    fn container_apps(&self) -> Resource {
+    fn container_apps(&self, parts: &[TenantPart]) -> Resource {
+        let shared = json!({ "name": "Consumption", "workloadProfileType": "Consumption" });
+        let profiles: Vec<Value> = std::iter::once(shared).chain(parts.iter().map(part::profile)).collect();
         Resource {
             key: "container-apps".into(),
             resource_type: "Microsoft.App/managedEnvironments".into(),
@@ -365,7 +386,7 @@ impl Place {
             body: self.located(json!({
                 "vnetConfiguration": { "infrastructureSubnetId": self.subnet_id(), "internal": false },
                 "appLogsConfiguration": { "destination": "azure-monitor" },
-                "workloadProfiles": [{ "name": "Consumption", "workloadProfileType": "Consumption" }],
+                "workloadProfiles": profiles,
             })),
             depends_on: texts(&["group", "subnet"]),
             immutable: texts(&[

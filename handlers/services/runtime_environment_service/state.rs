@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::resources::{EnvironmentSpec, IsolationModel, Stage, TargetKind};
+use super::resources::{EnvironmentSpec, IsolationModel, Stage, TargetKind, TenantPart};
 use crate::{
-    ids::{EnvironmentId, OperationId, PlanId, ProjectId, TenantId},
-    ledger::State,
+    ids::{EnvironmentId, EventId, OperationId, PlanId, ProjectId, TenantId},
+    ledger::{Lineage, State},
     ports::{
         compute::{ComputeTarget, WorkloadRef},
         infrastructure::{Change, PlannedChange, Progress, Removal, Resource},
@@ -55,6 +55,9 @@ pub struct RuntimeEnvironment {
     pub deployments_accepted: u64,
     pub created_at: Timestamp,
     pub provisioned_at: Option<Timestamp>,
+    /// What told that it stands; what is found out about it later comes from there.
+    #[serde(default)]
+    pub provisioned_by: Option<ProvisionedBy>,
     pub decommissioned_at: Option<Timestamp>,
     /// The eventId of its RuntimeEnvironmentProvisioned; none where it was provisioned before that was
     /// kept.
@@ -68,6 +71,18 @@ pub struct RuntimeEnvironment {
     pub left_behind: Vec<String>,
     /// Why provisioning failed, where it did.
     pub failure: Option<String>,
+    /// The tenants that have a part of it for themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<TenantPart>,
+}
+
+/// The message that an environment comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProvisionedBy {
+    pub lineage: Lineage,
+    /// The eventId of the event that told that it stands.
+    pub event_id: EventId,
 }
 
 impl State for RuntimeEnvironment {
@@ -95,6 +110,7 @@ impl RuntimeEnvironment {
             region: self.region.clone(),
             isolation_model: self.isolation_model,
             compute_targets: self.compute_targets.clone(),
+            parts: self.parts.clone(),
         }
     }
 }

@@ -7,8 +7,10 @@
 //! at the vault before it decides, and generating twice is generating once.
 //!
 //! The secret is in the environment's own vault: provisioning gave the workloads' identity the role
-//! that reads there, and an environment is Provisioned only with that in place. Deliberately absent:
-//! other vaults, whose roles are not ours to know.
+//! that reads there. That the role is still assigned is looked at before anything is bound. A tenant that
+//! is bound to a pool has a vault of its own, which its own identity alone reads; one that is bound as
+//! `shared` uses the environment's, and only names that begin with its prefix. A binding that has a version
+//! keeps it: `RotateSecret` moves it. Deliberately absent: other vaults, whose roles are not ours to know.
 
 use std::time::Duration;
 
@@ -17,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{
-    BINDINGS_MAX,
+    BINDINGS_MAX, SecretRotation, roles,
     state::{BindingStatus, SecretBinding, Source},
 };
 use crate::{
@@ -38,16 +40,20 @@ use crate::{
             refresh::{self, Wish},
             state::Origin,
         },
-        runtime_environment_service::{self, ProvisioningStatus, RuntimeEnvironment, resources},
+        runtime_environment_service::{
+            ProvisioningStatus,
+            resources::{self, IsolationModel},
+        },
+        tenant_runtime_isolation_service::Ground,
     },
 };
 
 /// How long binding may take in all: a role that was just assigned may need half an hour to count.
 const ALLOWED: SignedDuration = SignedDuration::from_mins(45);
 /// How long the vault's no is taken for a role that does not count yet.
-const ROLE_SETTLES: SignedDuration = SignedDuration::from_mins(30);
+pub(super) const ROLE_SETTLES: SignedDuration = SignedDuration::from_mins(30);
 /// Between two looks at a vault that says no.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// The longest name of a secret, in characters; Key Vault's limit.
 const SECRET_NAME_MAX: usize = 127;
 /// The longest time between two rotations, in days.
@@ -84,12 +90,11 @@ impl Command for BindSecret {
             Err(refusal) => return Ok(Decision::Refused(refusal)),
         };
         let partition = Partition::environment(&message.envelope.tenant_id, wanted.environment_id.as_str());
-        let view =
-            runtime_environment_service::find(&platform.ledger, &partition, &wanted.environment_id).await?;
-        let Some(view) = view else {
+        let tenant = &message.envelope.tenant_id;
+        let Some(ground) = Ground::find(&platform.ledger, tenant, &wanted.environment_id).await? else {
             return Ok(Decision::Refused(environment_not_found(&wanted.environment_id)));
         };
-        let identity = match accepts(platform, &view.environment, &wanted) {
+        let identity = match accepts(platform, &ground, &wanted) {
             Ok(identity) => identity,
             Err(refusal) => return Ok(Decision::Refused(refusal)),
         };
@@ -160,12 +165,9 @@ fn parts(vault: &Url) -> Option<&str> {
 }
 
 /// Whether the environment takes the binding; the identity that its workloads run as.
-fn accepts(
-    platform: &Platform,
-    environment: &RuntimeEnvironment,
-    wanted: &Wanted,
-) -> Result<String, Refusal> {
-    let RuntimeEnvironment { status, targets, .. } = environment;
+fn accepts(platform: &Platform, ground: &Ground, wanted: &Wanted) -> Result<String, Refusal> {
+    let environment = ground.environment();
+    let status = &environment.status;
     let id = &wanted.environment_id;
     if *status != ProvisioningStatus::Provisioned {
         return Err(Refusal {
@@ -176,7 +178,7 @@ fn accepts(
             retryable: true,
         });
     }
-    let own = own_vault(platform, environment);
+    let own = own_vault(platform, ground);
     if parts(&wanted.vault) != Some(own.as_str()) {
         let detail = format!(
             "payload.vaultUri: `{}` is not the vault of `{id}`, which is `{own}`; workloads may read there alone. Put the secret into that vault.",
@@ -184,7 +186,14 @@ fn accepts(
         );
         return Err(Refusal::new(ReasonCode::NotSupported, detail));
     }
-    match targets.first() {
+    if let Some(prefix) = shared_prefix(ground).filter(|prefix| !wanted.secret.name.starts_with(prefix)) {
+        let detail = format!(
+            "payload.secretName: `{id}` is shared, and so is its vault; a bound tenant's secrets there have names that begin with `{prefix}`. Name it `{prefix}{}`, or have the owner bind you to a pool.",
+            wanted.secret.name
+        );
+        return Err(Refusal::new(ReasonCode::NotSupported, detail));
+    }
+    match ground.targets().first() {
         Some(target) => Ok(target.identity_id.clone()),
         None => Err(Refusal::new(
             ReasonCode::NotSupported,
@@ -193,10 +202,20 @@ fn accepts(
     }
 }
 
-/// The name of the vault that provisioning made.
-fn own_vault(platform: &Platform, environment: &RuntimeEnvironment) -> String {
-    let rendered =
-        resources::resources(&environment.spec(), &platform.subscription_id, &platform.directory_id);
+/// What the names of a tenant's secrets begin with in a vault that it shares with others.
+fn shared_prefix(ground: &Ground) -> Option<String> {
+    let shares = ground.binding().is_some_and(|binding| binding.isolation_model != IsolationModel::Pool);
+    ground.prefix().filter(|_| shares).map(|prefix| format!("{prefix}-"))
+}
+
+/// The name of the vault that the tenant's workloads read: the environment's, or that of its own part.
+fn own_vault(platform: &Platform, ground: &Ground) -> String {
+    let spec = ground.environment().spec();
+    let alone = ground.prefix().filter(|_| shared_prefix(ground).is_none());
+    if let Some(prefix) = alone {
+        return resources::part_vault(&spec, &prefix, &platform.subscription_id);
+    }
+    let rendered = resources::resources(&spec, &platform.subscription_id, &platform.directory_id);
     let vault = rendered.iter().find(|resource| resource.key == "vault");
     vault.and_then(|vault| vault.id.rsplit('/').next()).unwrap_or_default().to_ascii_lowercase()
 }
@@ -221,6 +240,16 @@ fn record(
                 code: ReasonCode::Conflict,
                 detail: format!(
                     "`{id}` is being bound by `{}`; wait for its end and send the command again.",
+                    binding.operation_id
+                ),
+                retryable: true,
+            }));
+        }
+        Some(binding) if binding.status == BindingStatus::Rotating => {
+            return Ok(Decision::Refused(Refusal {
+                code: ReasonCode::Conflict,
+                detail: format!(
+                    "`{id}` is being rotated by `{}`; wait for its end and send the command again.",
                     binding.operation_id
                 ),
                 retryable: true,
@@ -309,7 +338,10 @@ async fn site(platform: &Platform, operation: &Operation) -> Result<Site, Fault>
 pub async fn step(platform: &Platform, operation: &Operation) -> Result<Step, Fault> {
     let site = site(platform, operation).await?;
     let secret = site.binding.secret();
-    match version_of(platform, &site.binding).await {
+    if !roles::may_read(platform, &site.commit.partition, &site.binding.environment_id).await? {
+        return without_role(operation, site);
+    }
+    match version_of(platform, &site.commit.partition, &site.binding).await {
         Ok(Some(version)) => bound(platform, operation, site, version).await,
         Ok(None) => {
             let detail = format!(
@@ -322,29 +354,59 @@ pub async fn step(platform: &Platform, operation: &Operation) -> Result<Step, Fa
         Err(Fault::Rejected { code, .. })
             if is_forbidden(&code) && site.commit.now < operation.started_at + ROLE_SETTLES =>
         {
-            let note = format!("`{}` may not be read yet; looks again", secret.vault_uri);
-            Ok(Step {
-                commit: site.commit,
-                label: "Checking",
-                notes: vec![note],
-                then: Then::Wait(LOOK_AGAIN),
-                outcome: None,
-            })
+            Ok(looks_again(site, format!("`{}` may not be read yet; looks again", secret.vault_uri)))
         }
         Err(fault) => Err(fault),
     }
 }
 
+fn looks_again(site: Site, note: String) -> Step {
+    Step {
+        commit: site.commit,
+        label: "Checking",
+        notes: vec![note],
+        then: Then::Wait(LOOK_AGAIN),
+        outcome: None,
+    }
+}
+
+/// The role is not assigned: somebody may be at it, so that is a no only after a while.
+fn without_role(operation: &Operation, site: Site) -> Result<Step, Fault> {
+    let (identity, vault) = (&site.binding.managed_identity_id, &site.binding.vault_uri);
+    if site.commit.now < operation.started_at + ROLE_SETTLES {
+        let note = format!("`{identity}` has no role that reads secrets in `{vault}` yet; looks again");
+        return Ok(looks_again(site, note));
+    }
+    let detail = format!(
+        "`{identity}` has no role that reads secrets in `{vault}`. Assign it `Key Vault Secrets User` there, or send ProvisionEnvironment, which does, and send BindSecret again."
+    );
+    failed(operation, site, ReasonCode::Conflict, detail)
+}
+
 /// The code in the vault's own words, or the status alone where it said nothing.
-fn is_forbidden(code: &str) -> bool {
+pub(super) fn is_forbidden(code: &str) -> bool {
     code == "Forbidden" || code == "Http403"
 }
 
-/// The version to bind: the newest there is, one of our making where there is none and we may.
-async fn version_of(platform: &Platform, binding: &SecretBinding) -> Result<Option<SecretVersion>, Fault> {
+/// The version to bind: the one that is bound, while it is good; else the newest that is not on its way
+/// out; one of our making where there is none and we may.
+async fn version_of(
+    platform: &Platform,
+    partition: &Partition,
+    binding: &SecretBinding,
+) -> Result<Option<SecretVersion>, Fault> {
     let secret = binding.secret();
-    let version = match (platform.vault.current(&secret).await?, binding.source) {
-        (Some(version), _) => version,
+    let id = SecretRotation::id(partition, &secret);
+    let rotation = platform.ledger.load::<SecretRotation>(partition, &id).await?.state;
+    let leaves = |version: &SecretVersion| {
+        let mut retiring = rotation.iter().flat_map(|rotation| &rotation.retiring);
+        retiring.any(|entry| entry.version == version.version)
+    };
+    let versions: Vec<_> =
+        platform.vault.versions(&secret).await?.into_iter().filter(|version| version.enabled).collect();
+    let bound = versions.iter().find(|version| binding.version.as_ref() == Some(&version.version));
+    let version = match (bound.or_else(|| versions.iter().find(|version| !leaves(version))), binding.source) {
+        (Some(version), _) => version.clone(),
         (None, Source::Generated) => platform.vault.generate(&secret, &binding.secret_binding_id).await?,
         (None, Source::External) => return Ok(None),
     };
@@ -366,9 +428,7 @@ async fn bound(
     }
     binding.expires_at = version.expires_at;
     binding.bound_at = Some(now);
-    binding.next_rotation_due_at = binding.rotation_interval_days.and_then(|days| {
-        binding.last_rotated_at?.checked_add(SignedDuration::from_hours(24 * i64::from(days))).ok()
-    });
+    binding.next_rotation_due_at = binding.due_after(binding.last_rotated_at.unwrap_or(now));
     binding.status = BindingStatus::Active;
     let id = cause(operation).event("SecretBound", 0);
     let event = Event::SecretBound(SecretBound {

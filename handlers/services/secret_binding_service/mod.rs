@@ -1,13 +1,21 @@
 //! SecretBindingService: which workload reads which secret, and in which version.
 //!
-//! It alone writes SecretBinding. A binding names a version of a secret in Key Vault; the workload's
+//! It alone writes SecretBinding and SecretRotation, and it alone produces `SecretBound` and
+//! `SecretRotated`. A binding names a version of a secret in Key Vault; the workload's
 //! own identity reads it there. No value is in it, or comes by here.
 
 pub mod bind_secret;
+mod moving;
+mod roles;
+pub mod rotate_secret;
+pub mod rotation;
+pub mod rotation_state;
+pub mod rotation_sweep;
 pub mod state;
 
 use std::collections::BTreeMap;
 
+pub use rotation_state::SecretRotation;
 pub use state::{BindingStatus, SecretBinding};
 
 use crate::{
@@ -17,9 +25,12 @@ use crate::{
     ports::{
         compute::SecretEntry,
         store::{Filter, Page, Partition},
+        vault::SecretRef,
     },
 };
 
+/// Pages of bindings of one environment, of 100 each.
+const PAGES_MAX: usize = 20;
 /// Secrets that one workload may be bound to.
 pub const BINDINGS_MAX: usize = 50;
 
@@ -50,6 +61,42 @@ pub async fn bindings(
         .map(|(_, binding)| binding)
         .filter(|binding| binding.version.is_some())
         .collect())
+}
+
+/// All bindings of an environment, in order of their ids.
+///
+/// # Errors
+/// When the store is away, or there are more than are looked through.
+pub async fn all(ledger: &Ledger, partition: &Partition) -> Result<Vec<SecretBinding>, Fault> {
+    let mut found = Vec::new();
+    let mut page = Page::first(100);
+    for _ in 0..PAGES_MAX {
+        let listing = ledger.query::<SecretBinding>(partition, &Filter::default(), &page).await?;
+        found.extend(listing.items.into_iter().map(|(_, binding)| binding));
+        page.after = listing.next;
+        if page.after.is_none() {
+            found.sort_by(|a, b| a.secret_binding_id.cmp(&b.secret_binding_id));
+            return Ok(found);
+        }
+    }
+    Err(Fault::Rejected {
+        doing: format!("reading the secret bindings of `{}`", partition.environment_id),
+        code: "TooManyBindings".to_owned(),
+        detail: format!("there are more than {} of them", PAGES_MAX * 100),
+    })
+}
+
+/// The bindings of an environment that read a secret, in whatever version.
+///
+/// # Errors
+/// As [`all`].
+async fn sharing(
+    ledger: &Ledger,
+    partition: &Partition,
+    secret: &SecretRef,
+) -> Result<Vec<SecretBinding>, Fault> {
+    let bindings = all(ledger, partition).await?;
+    Ok(bindings.into_iter().filter(|binding| binding.version.is_some() && binding.shares(secret)).collect())
 }
 
 /// What a workload's next revision gets of its secrets. A variable is named by `secret_refs` (names of

@@ -1,6 +1,6 @@
 //! SecretBinding, as it is stored.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -10,12 +10,17 @@ use crate::{
     ports::{store::Partition, vault::SecretRef},
 };
 
+/// Days between two rotations where a binding names no interval.
+pub const INTERVAL_DAYS: u32 = 90;
+
 /// Where a binding stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BindingStatus {
     /// It was asked for, and the secret was not seen yet.
     Pending,
     Active,
+    /// It is being moved to another version of its secret.
+    Rotating,
     /// It was asked for and could not be made; the reason says why.
     Failed,
 }
@@ -90,6 +95,17 @@ impl SecretBinding {
     pub fn url(&self) -> Option<String> {
         let version = self.version.as_ref()?;
         Some(format!("{}/secrets/{}/{version}", self.vault_uri.trim_end_matches('/'), self.secret_name))
+    }
+
+    /// When its secret should be rotated by: its interval after the last time.
+    pub fn due_after(&self, rotated_at: Timestamp) -> Option<Timestamp> {
+        let days = self.rotation_interval_days.unwrap_or(INTERVAL_DAYS);
+        rotated_at.checked_add(SignedDuration::from_hours(24 * i64::from(days))).ok()
+    }
+
+    /// Whether the two read the same secret; names in Key Vault are the same in any case.
+    pub fn shares(&self, secret: &SecretRef) -> bool {
+        self.vault_uri == secret.vault_uri && self.secret_name.eq_ignore_ascii_case(&secret.name)
     }
 
     /// The next event of the binding.

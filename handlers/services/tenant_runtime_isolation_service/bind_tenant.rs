@@ -9,21 +9,22 @@
 //! | `EnvironmentNotFound` | there is none, or it is not the sender's |
 //! | `EnvironmentNotProvisioned` | nothing can be bound to what is not there |
 //! | `InvalidPayload` | a field is no id, or a limit is out of its bounds |
-//! | `Conflict` | the model does not fit the environment's; a silo's second tenant; the model of a binding in use; the bound tenant has an environment of the same id |
+//! | `Conflict` | the model does not fit the environment's; a silo's second tenant; the model of a binding in use; the bound tenant has an environment of the same id; it, or the environment, is under way |
+//! | `QuotaExceeded` | the pool has as many parts as it can have |
 //!
 //! Redelivery is safe at every await: the function only records.
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Located,
-    state::{RuntimeTenantBinding, VIEW_ID},
+    Located, making_part,
+    state::{self, RuntimeTenantBinding, VIEW_ID},
     tenant_view,
 };
 use crate::{
     delivery::{self, Command, Decision, Message, Refusal},
     events::{BindingChange, Event, ReasonCode, RuntimeTenantBound, TenantQuota},
-    ids::{EnvironmentId, TenantId},
+    ids::{EnvironmentId, EventId, TenantId},
     ledger::{Commit, NewEvent},
     outcome::Fault,
     platform::Platform,
@@ -31,7 +32,8 @@ use crate::{
     services::{
         deployment_service::{self, deploy::environment_not_found},
         runtime_environment_service::{
-            self, EnvironmentView, ProvisioningStatus, RuntimeEnvironment, resources::IsolationModel,
+            self, EnvironmentView, ProvisioningStatus, RuntimeEnvironment, parts::PARTS_MAX,
+            resources::IsolationModel,
         },
     },
 };
@@ -76,11 +78,16 @@ impl Command for BindTenant {
         let located =
             super::locate(&platform.ledger, owner, &wanted.environment_id, &wanted.bound_tenant_id).await?;
         let obstacle = match &located.binding {
-            Some(binding) => in_use(platform, binding, &wanted).await?,
-            None => no_room(platform, owner, &wanted).await?,
+            Some(binding) if binding.bound => in_use(platform, binding, &wanted).await?,
+            Some(_) | None => no_room(platform, owner, &wanted).await?,
         };
+        let wants_part = wants_part(&environment, &located, owner, &wanted);
+        let obstacle = obstacle
+            .or_else(|| under_way(&located))
+            .or_else(|| wants_part.then(|| no_part(&environment, &state::prefix(&located.id))).flatten());
         match obstacle {
             Some(refusal) => Ok(Decision::Refused(refusal)),
+            None if wants_part => making_part::begin(message, wanted, &environment, located, partition),
             None => record(message, wanted, &environment, located, partition),
         }
     }
@@ -88,11 +95,11 @@ impl Command for BindTenant {
 
 /// A payload that was looked through.
 #[derive(Debug, PartialEq)]
-struct Wanted {
-    environment_id: EnvironmentId,
-    bound_tenant_id: TenantId,
-    isolation_model: IsolationModel,
-    quota: Option<TenantQuota>,
+pub(super) struct Wanted {
+    pub environment_id: EnvironmentId,
+    pub bound_tenant_id: TenantId,
+    pub isolation_model: IsolationModel,
+    pub quota: Option<TenantQuota>,
 }
 
 fn validate(payload: &BindTenant) -> Result<Wanted, Refusal> {
@@ -217,6 +224,50 @@ async fn no_room(platform: &Platform, owner: &TenantId, wanted: &Wanted) -> Resu
     Ok(taken.map(|detail| Refusal::new(ReasonCode::Conflict, detail)))
 }
 
+/// Whether the tenant is to have a part of its own that is not in place. An owner has the whole.
+fn wants_part(environment: &EnvironmentView, located: &Located, owner: &TenantId, wanted: &Wanted) -> bool {
+    wanted.isolation_model == IsolationModel::Pool
+        && wanted.bound_tenant_id != *owner
+        && !environment.has_part(&state::prefix(&located.id))
+}
+
+/// Why a binding cannot be touched now.
+fn under_way(located: &Located) -> Option<Refusal> {
+    let pending = located.binding.as_ref()?.pending.as_ref()?;
+    Some(Refusal {
+        code: ReasonCode::Conflict,
+        detail: format!(
+            "`{}` is being made {} by `{}`. Wait for its end, then send the command again if it is still wanted.",
+            located.id,
+            pending.isolation_model.as_str(),
+            pending.operation_id
+        ),
+        retryable: true,
+    })
+}
+
+/// Why an environment cannot make another part now.
+fn no_part(view: &EnvironmentView, prefix: &str) -> Option<Refusal> {
+    let RuntimeEnvironment { environment_id: id, operation_id, parts, .. } = &view.environment;
+    if let Some(operation) = operation_id {
+        return Some(Refusal {
+            code: ReasonCode::Conflict,
+            detail: format!(
+                "`{operation}` is at work on `{id}`, and a tenant's part is made of the same resources. Wait for its end, then send the command again."
+            ),
+            retryable: true,
+        });
+    }
+    let begun = parts.iter().any(|part| part.prefix == prefix);
+    (!begun && parts.len() >= PARTS_MAX).then(|| {
+        let detail = format!(
+            "`{id}` has {} tenants with a part of their own, and {PARTS_MAX} are allowed. Bind the tenant as `shared`, or to another environment.",
+            parts.len()
+        );
+        Refusal::new(ReasonCode::QuotaExceeded, detail)
+    })
+}
+
 /// Writes the binding, the event that tells it, and the message that has the bound tenant see it.
 fn record(
     message: &Message<BindTenant>,
@@ -229,7 +280,9 @@ fn record(
     let event_id = message.envelope.event_id.to_string();
     let Wanted { environment_id, bound_tenant_id, isolation_model, quota } = wanted;
     let (change, binding) = match located.binding {
-        Some(binding) if binding.isolation_model == isolation_model && binding.quota == quota => {
+        Some(binding)
+            if binding.bound && binding.isolation_model == isolation_model && binding.quota == quota =>
+        {
             // Saying it again also mends a view that did not come to be.
             tenant_view::ask(&mut commit, &binding, &event_id)?;
             let detail = format!("`{bound_tenant_id}` is bound to `{environment_id}` like this already.");
@@ -238,8 +291,15 @@ fn record(
         Some(binding) => {
             let sequence = binding.sequence + 1;
             (
-                BindingChange::Updated,
-                RuntimeTenantBinding { isolation_model, quota, sequence, updated_at: message.now, ..binding },
+                if binding.bound { BindingChange::Updated } else { BindingChange::Created },
+                RuntimeTenantBinding {
+                    isolation_model,
+                    quota,
+                    sequence,
+                    updated_at: message.now,
+                    bound: true,
+                    ..binding
+                },
             )
         }
         None => (
@@ -255,30 +315,39 @@ fn record(
                 bound_at: message.now,
                 updated_at: message.now,
                 view: None,
+                bound: true,
+                pending: None,
             },
         ),
     };
     let outcome = message.cause(&commit.partition.environment_id).event("RuntimeTenantBound", 0);
-    commit.event(
-        &message.lineage(),
-        NewEvent {
-            id: outcome.clone(),
-            event: Event::RuntimeTenantBound(RuntimeTenantBound {
-                tenant_binding_id: binding.tenant_binding_id.to_string(),
-                environment_id: binding.environment_id.clone(),
-                isolation_model: binding.isolation_model.as_str().to_owned(),
-                quota: binding.quota.clone(),
-                change,
-            }),
-            aggregate: binding.tenant_binding_id.to_string(),
-            sequence: binding.sequence,
-            caused_by: event_id.clone(),
-        },
-    )?;
+    commit.event(&message.lineage(), told(&binding, change, outcome.clone(), event_id.clone()))?;
     tenant_view::ask(&mut commit, &binding, &event_id)?;
     commit.put(&located.loaded, &binding)?;
     environment.guard(&mut commit)?;
     Ok(Decision::Done { commit, outcome })
+}
+
+/// The event that tells a binding.
+pub(super) fn told(
+    binding: &RuntimeTenantBinding,
+    change: BindingChange,
+    id: EventId,
+    caused_by: String,
+) -> NewEvent {
+    NewEvent {
+        id,
+        event: Event::RuntimeTenantBound(RuntimeTenantBound {
+            tenant_binding_id: binding.tenant_binding_id.to_string(),
+            environment_id: binding.environment_id.clone(),
+            isolation_model: binding.isolation_model.as_str().to_owned(),
+            quota: binding.quota.clone(),
+            change,
+        }),
+        aggregate: binding.tenant_binding_id.to_string(),
+        sequence: binding.sequence,
+        caused_by,
+    }
 }
 
 #[cfg(test)]

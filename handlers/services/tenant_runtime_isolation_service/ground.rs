@@ -65,11 +65,15 @@ impl Ground {
 
     /// Where the tenant's workloads of a target run.
     pub fn target(&self, name: &str) -> Option<&ComputeTarget> {
-        let targets = match self {
+        self.targets().iter().find(|target| target.target == name)
+    }
+
+    /// Where the tenant's workloads run, one for each target.
+    pub fn targets(&self) -> &[ComputeTarget] {
+        match self {
             Self::Own { environment, .. } => &environment.environment.targets,
             Self::Bound { view, .. } => &view.targets,
-        };
-        targets.iter().find(|target| target.target == name)
+        }
     }
 
     /// What the names of the tenant's workloads begin with, where the environment is another's.

@@ -11,17 +11,23 @@
 //! | environment | its owner's alone | takes other tenants | takes other tenants |
 //! | what is stored | with the environment | in a partition of the tenant's own | in a partition of the tenant's own |
 //! | workloads | as they are named | names begin with the binding's digits | names begin with the binding's digits |
+//! | they run as | the environment's identity | an identity of the tenant's own | the environment's identity |
+//! | they run on | the environment's machines | a workload profile of the tenant's own | the environment's machines |
+//! | their secrets | the environment's vault | a vault of the tenant's own | the environment's vault, names with the prefix |
 //! | tags | the owner's `cs-tenant-id` | the bound tenant's | the bound tenant's |
 //! | quota | judged at Deploy | judged at Deploy | judged at Deploy |
 //!
-//! Deliberately absent: what sets `pool` apart on the compute target. Its tenants run as the
-//! environment's identity and without a workload profile or network rules of their own, exactly as
-//! those of `shared`; whoever needs those walls needs a `silo`. A binding cannot be ended, and a quota
-//! that is lowered under what runs stops nothing that runs: it refuses what comes next. A bound tenant
-//! may Deploy and roll back; what decides on an environment's own document finds none for it.
+//! A pool's part is made by an operation of BindTenant (`making_part.rs`); `RuntimeTenantBound` is told
+//! when it is in place. An owner that is bound to its own pool keeps what the environment was made with.
+//!
+//! Deliberately absent: network rules between tenants of one pool. Container Apps gives a subnet to an
+//! environment and not to an app, and its rules by address would shut a tenant's own workloads out from
+//! each other as well; whoever needs that wall needs a `silo`. A binding cannot be ended, and a quota
+//! that is lowered under what runs stops nothing that runs: it refuses what comes next.
 
 pub mod bind_tenant;
 pub mod ground;
+pub mod making_part;
 pub mod state;
 pub mod tenant_view;
 
@@ -71,6 +77,24 @@ async fn locate(
     })
 }
 
+/// What the names of bound tenants' workloads begin with, in an environment of the owner's partition.
+///
+/// # Errors
+/// When the store is away.
+pub async fn prefixes(ledger: &Ledger, partition: &Partition) -> Result<Vec<String>, Fault> {
+    let mut prefixes = Vec::new();
+    let mut page = Page::first(100);
+    for _ in 0..PAGES_MAX {
+        let listing = ledger.query::<RuntimeTenantBinding>(partition, &Filter::default(), &page).await?;
+        let others = listing.items.iter().map(|(_, binding)| binding);
+        let others = others.filter(|binding| binding.bound_tenant_id != binding.owner_tenant_id);
+        prefixes.extend(others.map(RuntimeTenantBinding::prefix));
+        let Some(next) = listing.next else { break };
+        page.after = Some(next);
+    }
+    Ok(prefixes)
+}
+
 /// The owner's partition of an environment, asked from the partition that a bound tenant has of it;
 /// none where the partition is the owner's own.
 ///
@@ -99,7 +123,10 @@ pub async fn bound_tenants(ledger: &Ledger, partition: &Partition) -> Result<Vec
     Err(Fault::Rejected {
         doing: format!("listing the tenants of `{}`", partition.environment_id),
         code: "TooManyTenants".to_owned(),
-        detail: format!("there are more than {} of them, more than are looked through", PAGES_MAX * VIEWS_AT_ONCE),
+        detail: format!(
+            "there are more than {} of them, more than are looked through",
+            PAGES_MAX * VIEWS_AT_ONCE
+        ),
     })
 }
 

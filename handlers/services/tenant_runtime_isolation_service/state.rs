@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     events::TenantQuota,
-    ids::{EnvironmentId, TenantBindingId, TenantId},
+    ids::{EnvironmentId, OperationId, TenantBindingId, TenantId},
     ledger::State,
     ports::compute::ComputeTarget,
     services::runtime_environment_service::resources::IsolationModel,
@@ -33,6 +33,25 @@ pub struct RuntimeTenantBinding {
     pub updated_at: Timestamp,
     /// Only in the copy that the bound tenant has.
     pub view: Option<View>,
+    /// False until the first binding is in place.
+    #[serde(default = "yes")]
+    pub bound: bool,
+    /// What an operation is making of it.
+    #[serde(default)]
+    pub pending: Option<Pending>,
+}
+
+/// What a binding is to become.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pending {
+    pub isolation_model: IsolationModel,
+    pub quota: Option<TenantQuota>,
+    pub operation_id: OperationId,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What the bound tenant needs to know of the environment.
@@ -64,6 +83,10 @@ impl RuntimeTenantBinding {
     /// What the names of the bound tenant's workloads begin with. Ids of bindings are unique in their
     /// environment, so no two tenants share it.
     pub fn prefix(&self) -> String {
-        format!("t{}", self.tenant_binding_id.as_str().trim_start_matches(TenantBindingId::PREFIX))
+        prefix(&self.tenant_binding_id)
     }
+}
+
+pub(super) fn prefix(id: &TenantBindingId) -> String {
+    format!("t{}", id.as_str().trim_start_matches(TenantBindingId::PREFIX))
 }

@@ -17,7 +17,10 @@ use crate::{
     outcome::Fault,
     platform::Platform,
     ports::{compute::ComputeTarget, store::Partition},
-    services::runtime_environment_service::{self, RuntimeEnvironment},
+    services::runtime_environment_service::{
+        self, RuntimeEnvironment,
+        resources::{self, IsolationModel},
+    },
 };
 
 /// The queue that asks for views.
@@ -83,8 +86,8 @@ async fn renew(platform: &Platform, message: &BindTenantView) -> Result<(), Faul
     // The view is read before what it shows: whoever writes a newer one in between is not overwritten.
     let partition = Partition::environment(bound, id.as_str());
     let (existing, loaded) = ledger.load::<RuntimeTenantBinding>(&partition, VIEW_ID).await?.take();
-    let binding =
-        super::locate(ledger, owner, id, bound).await?.binding.ok_or_else(|| gone(message, "the binding"))?;
+    let binding = super::locate(ledger, owner, id, bound).await?.binding.filter(|binding| binding.bound);
+    let binding = binding.ok_or_else(|| gone(message, "the binding"))?;
     let owners = Partition::environment(owner, id.as_str());
     let environment = runtime_environment_service::find(ledger, &owners, id).await?;
     let environment = environment.ok_or_else(|| gone(message, "the environment"))?.environment;
@@ -97,9 +100,10 @@ async fn renew(platform: &Platform, message: &BindTenantView) -> Result<(), Faul
     }
     let deployments_accepted =
         existing.and_then(|existing| existing.view).map_or(0, |view| view.deployments_accepted);
-    let view = View { targets: targets(&environment, &binding), deployments_accepted };
+    let targets = targets(platform, &environment, &binding);
+    let view = View { targets, deployments_accepted };
     let mut commit = Commit::new(partition, platform.clock.now());
-    commit.put(&loaded, &RuntimeTenantBinding { view: Some(view), ..binding })?;
+    commit.put(&loaded, &RuntimeTenantBinding { view: Some(view), pending: None, ..binding })?;
     ledger.commit(commit).await?;
     info!("`{bound}` sees `{id}` of `{owner}`");
     Ok(())
@@ -132,13 +136,21 @@ pub(super) async fn taken(
     Ok(own.map(|_| format!("`{bound}` has an environment `{id}` of its own; provision one of another name and bind it to that.")))
 }
 
-/// The environment's targets, tagged as the bound tenant's.
-fn targets(environment: &RuntimeEnvironment, binding: &RuntimeTenantBinding) -> Vec<ComputeTarget> {
-    let tagged = |target: &ComputeTarget| {
-        let mut target = target.clone();
+/// The environment's targets, tagged as the bound tenant's; in a pool with its own identity and machines.
+fn targets(
+    platform: &Platform,
+    environment: &RuntimeEnvironment,
+    binding: &RuntimeTenantBinding,
+) -> Vec<ComputeTarget> {
+    let tagged = |mut target: ComputeTarget| {
         target.tags.insert(TENANT_TAG.to_owned(), binding.bound_tenant_id.to_string());
         target.tags.insert("cs-isolation".to_owned(), binding.isolation_model.as_str().to_owned());
         target
     };
-    environment.targets.iter().map(tagged).collect()
+    if binding.isolation_model != IsolationModel::Pool {
+        return environment.targets.iter().cloned().map(tagged).collect();
+    }
+    let (spec, prefix) = (environment.spec(), binding.prefix());
+    let own = |kind| resources::part_target(&spec, &prefix, kind, &platform.subscription_id);
+    environment.compute_targets.iter().map(|kind| tagged(own(*kind))).collect()
 }

@@ -12,7 +12,10 @@ use runtime_platform::{
     outcome::Fault,
     ports::{
         clock::Clock,
-        compute::{Compute, Observed, Revision, RevisionSpec, RevisionState, Step, WorkloadRef},
+        compute::{
+            Compute, ComputeTarget, Observed, Revision, RevisionSpec, RevisionState, Settings, Step,
+            WorkloadRef,
+        },
         probe::Answer,
     },
 };
@@ -73,6 +76,9 @@ struct State {
 
 #[derive(Default)]
 struct Workload {
+    /// The resource group that it is in, once it was staged.
+    group: Option<String>,
+    settings: Settings,
     revisions: BTreeMap<String, Made>,
     traffic: BTreeMap<String, u32>,
     /// Requests that came in where traffic enters.
@@ -86,6 +92,8 @@ struct Made {
     at: Timestamp,
     active: bool,
     provisioned: bool,
+    /// As many as the autoscaler, or somebody's hand, left.
+    replicas: Option<u32>,
 }
 
 #[derive(Clone, PartialEq)]
@@ -147,6 +155,20 @@ impl FakeCompute {
             workload.revisions.iter().map(move |(name, made)| (made.spec.clone(), traffic(name)))
         });
         made.collect()
+    }
+
+    /// What every revision with traffic was made from, by workload.
+    pub fn with_traffic(&self) -> Vec<(String, RevisionSpec)> {
+        let state = self.state();
+        let mut found = Vec::new();
+        for (name, workload) in &state.workloads {
+            for (revision, weight) in &workload.traffic {
+                if let Some(made) = workload.revisions.get(revision).filter(|_| *weight > 0) {
+                    found.push((name.clone(), made.spec.clone()));
+                }
+            }
+        }
+        found
     }
 
     /// What a workload's revision that has all the traffic was made from.
@@ -285,7 +307,8 @@ impl State {
         let revisions = workload.revisions.iter().map(|(name, made)| {
             let behaviour = self.behaviour(made);
             let state = state_of(made, behaviour, now);
-            let replicas = if made.active { made.spec.min_replicas.max(1) } else { 0 };
+            let wanted = made.replicas.unwrap_or(made.spec.min_replicas.max(1));
+            let replicas = if made.active { wanted } else { 0 };
             let lived = now.duration_since(made.at).unsigned_abs().as_secs();
             let crashes = state == RevisionState::Degraded;
             let revision = Revision {
@@ -305,15 +328,21 @@ impl State {
                 host: Some(format!("{name}{HOSTS}")),
                 detail: (state == RevisionState::Failed)
                     .then(|| format!("`{}` cannot be pulled", made.spec.image)),
+                template: made.spec.template(),
             };
             (name.clone(), revision)
         });
-        Some(Observed { host: Some(format!("{name}{HOSTS}")), revisions: revisions.collect() })
+        Some(Observed {
+            host: Some(format!("{name}{HOSTS}")),
+            revisions: revisions.collect(),
+            settings: workload.settings.clone(),
+            complete: true,
+        })
     }
 
     fn stage(
         &mut self,
-        workload: &str,
+        (workload, target): (&str, &ComputeTarget),
         revision: String,
         (spec, tagged): (&RevisionSpec, String),
         now: Timestamp,
@@ -331,7 +360,16 @@ impl State {
             there.traffic = BTreeMap::from([(revision.clone(), 100)]);
         }
         self.effects.push(format!("stage {revision} {tagged}"));
-        let made = Made { spec: spec.clone(), tagged, at: now, active: true, provisioned: false };
+        there.group = Some(target.resource_group_id.clone());
+        there.settings.tags.clone_from(&target.tags);
+        if there.revisions.is_empty() || spec.corrective {
+            there.settings.external = true;
+            there.settings.allow_insecure = false;
+            there.settings.port = Some(spec.port);
+            there.settings.identities = vec![target.identity_id.clone()];
+        }
+        let made =
+            Made { spec: spec.clone(), tagged, at: now, active: true, provisioned: false, replicas: None };
         there.revisions.insert(revision.clone(), made);
         Ok(self.start(change))
     }
@@ -423,22 +461,42 @@ impl State {
             return Ok(Step::Pending { token: token.clone(), again_in: AGAIN_IN });
         }
         let change = started.change.clone();
+        if !self.is_there(&change) {
+            return Err(rejected("WorkloadNotFound", "what was to be changed was deleted".into()));
+        }
         self.finish(&change);
         Ok(Step::Done)
     }
 
     fn finish(&mut self, change: &Change) {
+        // What somebody deleted meanwhile stays deleted.
         match change {
             Change::Stage { workload, revision } => {
-                let there = self.workloads.get_mut(workload).expect("a staged revision has its workload");
-                there.revisions.get_mut(revision).expect("revisions are never removed").provisioned = true;
+                let there = self.workloads.get_mut(workload);
+                if let Some(made) = there.and_then(|there| there.revisions.get_mut(revision)) {
+                    made.provisioned = true;
+                }
             }
             Change::Shift { workload, weights } => {
-                let there =
-                    self.workloads.get_mut(workload).expect("traffic was checked against its workload");
-                there.traffic = weights.clone();
+                if let Some(there) = self.workloads.get_mut(workload) {
+                    there.traffic = weights.clone();
+                }
             }
             Change::Remove { workload } => drop(self.workloads.remove(workload)),
+        }
+    }
+
+    /// Whether what a change is about is still there.
+    fn is_there(&self, change: &Change) -> bool {
+        match change {
+            Change::Stage { workload, revision } => {
+                self.workloads.get(workload).is_some_and(|there| there.revisions.contains_key(revision))
+            }
+            Change::Shift { workload, weights } => self
+                .workloads
+                .get(workload)
+                .is_some_and(|there| weights.keys().all(|name| there.revisions.contains_key(name))),
+            Change::Remove { .. } => true,
         }
     }
 
@@ -462,12 +520,29 @@ impl Compute for FakeCompute {
         self.call("compute.observe", |state| Ok(state.observe(&workload.name, self.clock.now()))).await
     }
 
+    async fn list(&self, target: &ComputeTarget) -> Result<Vec<(String, Observed)>, Fault> {
+        let now = self.clock.now();
+        self.call("compute.list", |state| {
+            let there = state.workloads.iter();
+            let of_group = there.filter(|(_, it)| it.group.as_ref() == Some(&target.resource_group_id));
+            let names: Vec<_> = of_group.map(|(name, _)| name.clone()).collect();
+            let observe = |name: String| {
+                let newest = state.workloads[&name].revisions.iter().max_by_key(|(_, made)| made.at);
+                let newest = newest.map(|(name, _)| name.clone());
+                Some((name.clone(), serving_alone(state.observe(&name, now)?, newest.as_deref())))
+            };
+            Ok(names.into_iter().filter_map(observe).collect())
+        })
+        .await
+    }
+
     async fn stage(&self, workload: &WorkloadRef, revision: &RevisionSpec) -> Result<Step, Fault> {
         let name = self.revision_name(workload, &revision.suffix);
         let now = self.clock.now();
+        let place = (workload.name.as_str(), &workload.target);
         let image = &revision.image;
         let tagged = self.registry.as_ref().map_or_else(|| image.clone(), |registry| registry.named(image));
-        self.call("compute.stage", |state| state.stage(&workload.name, name, (revision, tagged), now)).await
+        self.call("compute.stage", |state| state.stage(place, name, (revision, tagged), now)).await
     }
 
     async fn resume(&self, token: &Value) -> Result<Step, Fault> {
@@ -495,5 +570,19 @@ impl Compute for FakeCompute {
     }
 }
 
+/// As a listing tells of a workload: of the newest revision, where that serves wholly. That it was
+/// switched off does not show.
+fn serving_alone(mut observed: Observed, newest: Option<&str>) -> Observed {
+    if let Some(newest) = newest.and_then(|newest| observed.revisions.get_mut(newest))
+        && newest.traffic == 100
+    {
+        let newest = Revision { active: true, ..newest.clone() };
+        observed.revisions = BTreeMap::from([(newest.name.clone(), newest)]);
+        observed.complete = false;
+    }
+    observed
+}
+
+mod meddling;
 #[cfg(test)]
 mod tests;

@@ -56,6 +56,11 @@ impl FakeInfrastructure {
         self.state.lock().unwrap().failing.insert(key.to_owned(), reason.to_owned());
     }
 
+    /// The resource `key` comes into place again.
+    pub fn mend(&self, key: &str) {
+        self.state.lock().unwrap().failing.remove(key);
+    }
+
     /// The resource `key` is not removed.
     pub fn keep(&self, key: &str, reason: &str, must: bool) {
         self.state.lock().unwrap().staying.insert(key.to_owned(), Kept { reason: reason.to_owned(), must });

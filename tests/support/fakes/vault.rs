@@ -1,11 +1,12 @@
 //! Secrets in memory: versions without values.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard},
 };
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use runtime_platform::{
     outcome::Fault,
     ports::{
@@ -30,6 +31,8 @@ struct State {
     secrets: HashMap<SecretRef, Vec<SecretVersion>>,
     /// Calls that are yet to be refused.
     refusals: u32,
+    /// Versions without a value.
+    empty: BTreeSet<String>,
 }
 
 impl FakeVault {
@@ -46,6 +49,25 @@ impl FakeVault {
     /// The next calls are answered with 403, as by a vault that has not heard of a role yet.
     pub fn forbid(&self, calls: u32) {
         self.state().refusals = calls;
+    }
+
+    /// A version has, or will have, no value.
+    pub fn empty(&self, version: &str) {
+        self.state().empty.insert(version.to_owned());
+    }
+
+    /// A version ends by itself.
+    pub fn expires(&self, secret: &SecretRef, version: &str, at: Timestamp) {
+        let mut state = self.state();
+        let versions = state.secrets.get_mut(secret).into_iter().flatten();
+        versions.filter(|known| known.version == version).for_each(|known| known.expires_at = Some(at));
+    }
+
+    /// The enabled versions of a secret, oldest first.
+    pub fn enabled(&self, secret: &SecretRef) -> Vec<String> {
+        let state = self.state();
+        let versions = state.secrets.get(secret).into_iter().flatten();
+        versions.filter(|version| version.enabled).map(|version| version.version.clone()).collect()
     }
 
     /// How many versions a secret has.
@@ -124,8 +146,9 @@ impl Vault for FakeVault {
 
     async fn verify(&self, secret: &SecretRef, version: &str) -> Result<bool, Fault> {
         self.call("vault.verify", |state| {
-            let versions = state.secrets.get(secret).into_iter().flatten();
-            Ok(versions.into_iter().any(|known| known.version == version && known.enabled))
+            let mut versions = state.secrets.get(secret).into_iter().flatten();
+            let is_enabled = versions.any(|known| known.version == version && known.enabled);
+            Ok(is_enabled && !state.empty.contains(version))
         })
         .await
     }

@@ -123,7 +123,14 @@ fn in_environment(
     let properties = body["properties"].as_object_mut().expect("every stored body has properties");
     properties.insert("managedEnvironmentId".to_owned(), json!(environment.id.text));
     properties.insert("environmentId".to_owned(), json!(environment.id.text));
-    properties.entry("workloadProfileName").or_insert_with(|| json!("Consumption"));
+    let profile = properties.entry("workloadProfileName").or_insert_with(|| json!("Consumption"));
+    let offered = environment.body.pointer("/properties/workloadProfiles").and_then(Value::as_array);
+    if offered.is_some_and(|offered| !offered.iter().any(|one| one["name"] == *profile)) {
+        return Err(ArmError::bad_request(
+            "WorkloadProfileNameNotFound",
+            format!("The Container Apps environment `{}` has no workload profile {profile}.", wanted.name),
+        ));
+    }
     Ok(())
 }
 

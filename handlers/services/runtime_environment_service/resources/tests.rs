@@ -18,6 +18,7 @@ fn spec(tenant: &str, name: &str) -> EnvironmentSpec {
         region: "West Europe".to_owned(),
         isolation_model: IsolationModel::Silo,
         compute_targets: vec![TargetKind::ContainerApps],
+        parts: Vec::new(),
     }
 }
 
@@ -184,4 +185,38 @@ fn dedicated_is_another_word_for_silo() {
     assert_eq!(serde_json::to_string(&IsolationModel::Silo).unwrap(), "\"silo\"");
     assert!(read("\"Silo\"").is_err());
     assert_eq!(serde_json::to_string(&TargetKind::AppService).unwrap(), "\"app-service\"");
+}
+
+#[test]
+fn a_part_is_a_tenants_own_and_changes_nothing_of_anothers() {
+    let part = |tenant: &str, prefix: &str| TenantPart {
+        tenant_id: tenant.parse().unwrap(),
+        prefix: prefix.to_owned(),
+        stands: false,
+    };
+    let with = |parts: Vec<TenantPart>| {
+        let spec = EnvironmentSpec { parts, ..spec("connectsoft", "booking-dev") };
+        (resources(&spec, SUBSCRIPTION, DIRECTORY), spec)
+    };
+    let (acme, zenith) = (part("acme", "t00000001"), part("zenith", "t00000002"));
+    let (one, spec) = with(vec![acme.clone()]);
+    let (two, _) = with(vec![acme, zenith]);
+    let differ: Vec<_> =
+        one.iter().filter(|resource| !two.contains(resource)).map(|resource| resource.key.as_str()).collect();
+    assert_eq!(differ, ["container-apps"], "only the list of workload profiles grows");
+    let ids: BTreeSet<_> = two.iter().map(|resource| resource.id.to_ascii_lowercase()).collect();
+    assert_eq!(ids.len(), two.len(), "no two resources have one id");
+    let found = |key: &str| two.iter().find(|resource| resource.key == key).unwrap();
+    let vault = found("t00000002-vault");
+    assert_eq!(vault.body["tags"]["cs-tenant-id"], "zenith");
+    let role = found("t00000002-vault-secrets-user");
+    assert!(role.id.starts_with(&vault.id), "{}", role.id);
+    assert_eq!(role.body["properties"]["principalId"], "${t00000002-identity.properties.principalId}");
+    let target = part_target(&spec, "t00000001", TargetKind::ContainerApps, SUBSCRIPTION);
+    let identity = one.iter().find(|resource| resource.key == "t00000001-identity").unwrap();
+    assert_eq!(
+        (target.identity_id, target.workload_profile),
+        (identity.id.clone(), Some("t00000001".into()))
+    );
+    assert_eq!(last(&found("t00000001-vault").id), part_vault(&spec, "t00000001", SUBSCRIPTION));
 }

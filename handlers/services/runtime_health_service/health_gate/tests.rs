@@ -191,6 +191,7 @@ fn a_revision_is_read_as_the_platform_means_it() {
         restarts,
         host: None,
         detail: Some("so it is".into()),
+        template: Default::default(),
     };
     let detail = || "so it is".to_owned();
     let wait = |why: &str| Readiness::Waiting { why: why.into() };

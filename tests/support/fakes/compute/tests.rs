@@ -1,7 +1,5 @@
 //! The fake keeps what the port promises.
 
-use runtime_platform::ports::compute::ComputeTarget;
-
 use super::*;
 use crate::support::faulty::When;
 
@@ -13,6 +11,7 @@ fn workload() -> WorkloadRef {
         identity_id: "identity".into(),
         region: "westeurope".into(),
         tags: BTreeMap::new(),
+        workload_profile: None,
     };
     WorkloadRef { target, name: "api".into() }
 }
@@ -30,6 +29,7 @@ fn spec(number: u32, image: &str) -> RevisionSpec {
         max_replicas: 3,
         configuration: None,
         secrets: Vec::new(),
+        corrective: false,
     }
 }
 
