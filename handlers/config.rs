@@ -2,9 +2,13 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use jiff::SignedDuration;
 use tracing::level_filters::LevelFilter;
 
 use crate::{azure::credential::CredentialKind, masstransit::WireFormat};
+
+/// The longest that a workload may be left alone after a deployment.
+const SETTLE_SECONDS_MAX: u32 = 3600;
 
 /// One setting of the app.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +84,11 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("false"),
     },
     Setting {
+        name: "DRIFT_SETTLE_SECONDS",
+        meaning: "How long after a deployment its workload is not looked at for drift, 0 to 3600 seconds.",
+        default: Some("120"),
+    },
+    Setting {
         name: "LOG_LEVEL",
         meaning: "`error`, `warn`, `info`, `debug` or `trace`.",
         default: Some("info"),
@@ -108,6 +117,7 @@ pub struct Config {
     pub resolve_localhost: bool,
     pub probe_loopback: bool,
     pub probe_private: bool,
+    pub drift_settle: SignedDuration,
     pub log_level: LevelFilter,
 }
 
@@ -157,6 +167,16 @@ impl Reader<'_> {
         let known = choices.iter().map(|(text, _)| format!("`{text}`")).collect::<Vec<_>>().join(", ");
         self.problems.push(format!("`{name}` is `{value}`; it is one of {known}"));
         choices[0].1.clone()
+    }
+
+    /// A number of seconds, up to `most`. One that cannot be used is 0 until the problems are reported.
+    fn seconds(&mut self, name: &'static str, most: u32) -> SignedDuration {
+        let value = self.text(name);
+        let seconds = value.parse::<u32>().ok().filter(|seconds| *seconds <= most);
+        if seconds.is_none() {
+            self.problems.push(format!("`{name}` is `{value}`; it is a whole number from 0 to {most}"));
+        }
+        SignedDuration::from_secs(seconds.unwrap_or_default().into())
     }
 
     fn endpoint(&mut self, name: &'static str) -> String {
@@ -212,6 +232,7 @@ impl Config {
             resolve_localhost: reader.choice("RESOLVE_LOCALHOST", &flag),
             probe_loopback: reader.choice("PROBE_LOOPBACK", &flag),
             probe_private: reader.choice("PROBE_PRIVATE", &flag),
+            drift_settle: reader.seconds("DRIFT_SETTLE_SECONDS", SETTLE_SECONDS_MAX),
             log_level: reader.choice(
                 "LOG_LEVEL",
                 &[
@@ -242,6 +263,7 @@ mod tests {
             ("SERVICE_BUS_ENDPOINT", "http://plain"),
             ("AZURE_SUBSCRIPTION_ID", "s"),
             ("WIRE_FORMAT", "xml"),
+            ("DRIFT_SETTLE_SECONDS", "two minutes"),
             ("REGISTRY_ENDPOINT", "https://acr.localhost"),
         ]))
         .unwrap_err();
@@ -253,6 +275,7 @@ mod tests {
                 "`SERVICE_BUS_ENDPOINT` is `http://plain`; it must be an https address: tokens are sent to it",
                 "`AZURE_DIRECTORY_ID` is not set. The directory (Entra tenant) of that subscription.",
                 "`WIRE_FORMAT` is `xml`; it is one of `masstransit`, `raw`",
+                "`DRIFT_SETTLE_SECONDS` is `two minutes`; it is a whole number from 0 to 3600",
             ]
         );
     }
@@ -270,5 +293,6 @@ mod tests {
         assert_eq!(config.service_bus_endpoint, "https://ns.servicebus.windows.net");
         assert_eq!(config.resource_manager_endpoint, "https://management.azure.com");
         assert!(!config.probe_loopback);
+        assert_eq!(config.drift_settle, SignedDuration::from_secs(120));
     }
 }

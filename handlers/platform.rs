@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::SignedDuration;
+
 use crate::{
     ledger::Ledger,
     masstransit::WireFormat,
@@ -29,6 +31,8 @@ pub struct Platform {
     pub subscription_id: Arc<str>,
     /// The directory (Entra tenant) of that subscription.
     pub directory_id: Arc<str>,
+    /// How long after a deployment the world may still be moving, and is not looked at for drift.
+    pub drift_settle: SignedDuration,
     /// Between two looks at a store that is away.
     pub hold_pause: Duration,
 }

@@ -40,6 +40,8 @@ use crate::{
 
 /// How long one story may take.
 const STORY_TIMEOUT: Duration = Duration::from_secs(90);
+/// Nobody who watches wants to wait two minutes for what has settled long ago.
+const SETTINGS: &[(&str, &str)] = &[("DRIFT_SETTLE_SECONDS", "2")];
 /// What a shell tells of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
@@ -54,7 +56,7 @@ pub async fn run(args: &DemoArgs, out: &Out) -> Result<ExitCode, Failure> {
         (None, data) => data.clone().unwrap_or_else(|| PathBuf::from(".runtime")),
     };
     out.note("Starting the platform on this machine.");
-    let options = WorldOptions { data: directory, app: None, images: None, port: None };
+    let options = WorldOptions { data: directory, app: None, images: None, port: None, settings: SETTINGS };
     let mut world = World::start(options, out).await?;
     let mut told = tokio::select! {
         told = tell(&mut world, args, out) => told.map(|()| ExitCode::SUCCESS),

@@ -59,6 +59,8 @@ pub struct WorldOptions {
     pub images: Option<PathBuf>,
     /// The port of the HTTP functions; the others follow.
     pub port: Option<u16>,
+    /// Settings of the app that are to be others than in `local.settings.json`.
+    pub settings: &'static [(&'static str, &'static str)],
 }
 
 /// The platform on this machine.
@@ -121,7 +123,7 @@ impl World {
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         let launch = Launch {
             app,
-            settings: settings(&data, &keys, &context, &handler)?,
+            settings: settings(&data, &keys, &context, &handler, options.settings)?,
             service_bus: service_bus.clone(),
             key: FunctionKey::new(KEY_NAME, &keys.function_key),
             state: data.directory.join("host"),
@@ -447,6 +449,7 @@ fn settings(
     keys: &Keys,
     context: &ContextFile,
     handler: &Path,
+    other: &[(&str, &str)],
 ) -> Result<BTreeMap<String, String>, Failure> {
     let own = std::env::current_exe().map_err(|error| {
         Failure::unusable("The system does not tell where this program is").because(&error)
@@ -474,5 +477,6 @@ fn settings(
         (WARD_PROGRAM, handler.display().to_string()),
         (WARD_PARENT, std::process::id().to_string()),
     ];
-    Ok(settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    let other = other.iter().map(|(name, value)| (*name, (*value).to_owned()));
+    Ok(settings.into_iter().chain(other).map(|(name, value)| (name.to_owned(), value)).collect())
 }

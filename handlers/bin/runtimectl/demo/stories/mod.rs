@@ -4,6 +4,7 @@
 mod configuration;
 mod crash;
 mod decommission;
+mod drift;
 mod health;
 mod nowhere;
 mod poison;
@@ -48,6 +49,7 @@ pub static STORIES: &[Story] = &[
     crash::STORY,
     sync::STORY,
     health::STORY,
+    drift::STORY,
     poison::STORY,
     nowhere::STORY,
     decommission::STORY,
