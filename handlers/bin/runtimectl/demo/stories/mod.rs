@@ -11,6 +11,7 @@ mod poison;
 mod provisioning;
 mod release;
 mod rollback;
+mod rotation;
 mod secrets;
 mod sync;
 mod tenants;
@@ -49,6 +50,7 @@ pub static STORIES: &[Story] = &[
     crash::STORY,
     sync::STORY,
     health::STORY,
+    rotation::STORY,
     drift::STORY,
     poison::STORY,
     nowhere::STORY,
