@@ -71,13 +71,14 @@ impl Teller {
         self.narrator.line("The nine commands")?;
         self.narrator.grid(&grid)?;
         let cause = |event: &Value| self.cause(event).map(str::to_owned);
-        let grid = tally::events(&self.events, &cause);
+        let (grid, unwalked) =
+            (tally::events(&self.events, &cause), tally::missing_arrows(&self.events, &cause));
         self.narrator.line("")?;
         self.narrator.line("The events, and what led to them")?;
         self.narrator.grid(&grid)?;
         let all: Vec<&str> = sent.iter().chain(&by_it).copied().collect();
         let mut missing = tally::missing(&all, &self.events);
-        missing.extend(tally::missing_arrows(&self.events, cause));
+        missing.extend(unwalked);
         missing.retain(|name| !(end.keep && name == "RuntimeEnvironmentDecommissioned"));
         if end.only.is_none() && !missing.is_empty() {
             return Err(Failure::failed(format!(

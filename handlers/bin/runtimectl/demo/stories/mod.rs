@@ -8,10 +8,12 @@ mod drift;
 mod health;
 mod nowhere;
 mod poison;
+mod policy;
 mod provisioning;
 mod release;
 mod rollback;
 mod rotation;
+mod scaling;
 mod secrets;
 mod sync;
 mod tenants;
@@ -47,10 +49,12 @@ pub static STORIES: &[Story] = &[
     secrets::STORY,
     release::STORY,
     rollback::STORY,
+    policy::STORY,
     crash::STORY,
     sync::STORY,
     health::STORY,
     rotation::STORY,
+    scaling::STORY,
     drift::STORY,
     poison::STORY,
     nowhere::STORY,
