@@ -158,6 +158,7 @@ impl TestPlatform {
             subscription_id: "00000000-0000-0000-0000-00000000c105".into(),
             directory_id: "00000000-0000-0000-0000-0000000d13ec".into(),
             operator_keys: [OPERATOR.to_owned()].into(),
+            drift_settle: SignedDuration::from_secs(120),
             hold_pause: Duration::ZERO,
         };
         Self {
