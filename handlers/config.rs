@@ -2,9 +2,13 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use jiff::SignedDuration;
 use tracing::level_filters::LevelFilter;
 
 use crate::{azure::credential::CredentialKind, masstransit::WireFormat};
+
+/// The longest that a workload may be left alone after a deployment.
+const SETTLE_SECONDS_MAX: u32 = 3600;
 
 /// One setting of the app.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +89,11 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("_master,master"),
     },
     Setting {
+        name: "DRIFT_SETTLE_SECONDS",
+        meaning: "How long after a deployment its workload is not looked at for drift, 0 to 3600 seconds.",
+        default: Some("120"),
+    },
+    Setting {
         name: "LOG_LEVEL",
         meaning: "`error`, `warn`, `info`, `debug` or `trace`.",
         default: Some("info"),
@@ -115,6 +124,7 @@ pub struct Config {
     pub probe_private: bool,
     /// Names of function keys.
     pub operator_keys: Vec<String>,
+    pub drift_settle: SignedDuration,
     pub log_level: LevelFilter,
 }
 
@@ -164,6 +174,16 @@ impl Reader<'_> {
         let known = choices.iter().map(|(text, _)| format!("`{text}`")).collect::<Vec<_>>().join(", ");
         self.problems.push(format!("`{name}` is `{value}`; it is one of {known}"));
         choices[0].1.clone()
+    }
+
+    /// A number of seconds, up to `most`. One that cannot be used is 0 until the problems are reported.
+    fn seconds(&mut self, name: &'static str, most: u32) -> SignedDuration {
+        let value = self.text(name);
+        let seconds = value.parse::<u32>().ok().filter(|seconds| *seconds <= most);
+        if seconds.is_none() {
+            self.problems.push(format!("`{name}` is `{value}`; it is a whole number from 0 to {most}"));
+        }
+        SignedDuration::from_secs(seconds.unwrap_or_default().into())
     }
 
     fn endpoint(&mut self, name: &'static str) -> String {
@@ -225,6 +245,7 @@ impl Config {
                 .map(|name| name.trim().to_owned())
                 .filter(|name| !name.is_empty())
                 .collect(),
+            drift_settle: reader.seconds("DRIFT_SETTLE_SECONDS", SETTLE_SECONDS_MAX),
             log_level: reader.choice(
                 "LOG_LEVEL",
                 &[
@@ -255,6 +276,7 @@ mod tests {
             ("SERVICE_BUS_ENDPOINT", "http://plain"),
             ("AZURE_SUBSCRIPTION_ID", "s"),
             ("WIRE_FORMAT", "xml"),
+            ("DRIFT_SETTLE_SECONDS", "two minutes"),
             ("REGISTRY_ENDPOINT", "https://acr.localhost"),
         ]))
         .unwrap_err();
@@ -266,6 +288,7 @@ mod tests {
                 "`SERVICE_BUS_ENDPOINT` is `http://plain`; it must be an https address: tokens are sent to it",
                 "`AZURE_DIRECTORY_ID` is not set. The directory (Entra tenant) of that subscription.",
                 "`WIRE_FORMAT` is `xml`; it is one of `masstransit`, `raw`",
+                "`DRIFT_SETTLE_SECONDS` is `two minutes`; it is a whole number from 0 to 3600",
             ]
         );
     }
@@ -283,5 +306,6 @@ mod tests {
         assert_eq!(config.service_bus_endpoint, "https://ns.servicebus.windows.net");
         assert_eq!(config.resource_manager_endpoint, "https://management.azure.com");
         assert!(!config.probe_loopback);
+        assert_eq!(config.drift_settle, SignedDuration::from_secs(120));
     }
 }

@@ -168,6 +168,7 @@ pub fn all() -> Vec<Function> {
         posted::<BindSecret>("PostBindSecret", "v1/runtime/secret-bindings"),
         posted::<RotateSecret>("PostRotateSecret", "v1/runtime/secret-bindings/{id}/rotate"),
         posted::<BindTenant>("PostBindTenant", "v1/runtime/tenant-bindings"),
+        posted::<ApplyScalingPolicy>("PostApplyScalingPolicy", "v1/runtime/scaling-policies"),
         posted::<RemediateDrift>("PostRemediateDrift", "v1/runtime/drift/{id}/remediate"),
         // What operators do.
         post("Hold", "v1/runtime/holds", |platform, request| {

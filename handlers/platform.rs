@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::SignedDuration;
+
 use crate::{
     ledger::Ledger,
     masstransit::WireFormat,
@@ -32,6 +34,8 @@ pub struct Platform {
     pub directory_id: Arc<str>,
     /// The names of the function keys whose holders operate the whole platform.
     pub operator_keys: Arc<[String]>,
+    /// How long after a deployment the world may still be moving, and is not looked at for drift.
+    pub drift_settle: SignedDuration,
     /// Between two looks at a store that is away.
     pub hold_pause: Duration,
 }

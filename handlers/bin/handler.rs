@@ -117,6 +117,7 @@ fn open(config: &Config) -> Result<Platform, Source> {
         subscription_id: config.subscription_id.as_str().into(),
         directory_id: config.directory_id.as_str().into(),
         operator_keys: config.operator_keys.as_slice().into(),
+        drift_settle: config.drift_settle,
         hold_pause: Duration::from_secs(1),
     })
 }

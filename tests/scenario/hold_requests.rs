@@ -94,7 +94,7 @@ async fn an_environment_is_held_once_and_released_once() {
 
 #[tokio::test]
 async fn a_hold_is_prolonged_and_not_shortened_by_another() {
-    let platform = serving().await;
+    let mut platform = serving().await;
     hold(&platform, environment_for(30), None).await;
     let longer = hold(&platform, environment_for(60), None).await;
     assert_eq!(longer.status, 200);
@@ -109,6 +109,8 @@ async fn a_hold_is_prolonged_and_not_shortened_by_another() {
         200,
         "what is over is in nobody's way"
     );
+    // What was to be looked at meanwhile.
+    platform.run_until_quiet().await;
 }
 
 #[tokio::test]

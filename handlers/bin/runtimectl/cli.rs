@@ -66,9 +66,9 @@ pub enum Command {
     Completion(CompletionArgs),
 }
 
-/// Start the platform on this machine and tell its story, from nothing to a release that is taken back
+/// Start the platform on this machine and tell its story, message by message, from nothing to nothing
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  runtimectl demo --keep")]
+#[command(after_help = "Examples:\n  runtimectl demo --keep\n  runtimectl demo --only rollback")]
 pub struct DemoArgs {
     /// Where it keeps its data [default: a temporary directory]
     #[arg(long, value_name = "DIR")]
@@ -76,6 +76,9 @@ pub struct DemoArgs {
     /// Leave the data there, and the platform running until Ctrl-C
     #[arg(long)]
     pub keep: bool,
+    /// Only one of the stories; what it needs is done first, without a word
+    #[arg(long, value_name = "STORY", value_parser = crate::demo::only_values())]
+    pub only: Option<String>,
 }
 
 /// Run the whole platform on this machine

@@ -6,6 +6,8 @@ use crate::output::{Out, Tint, clock, scalar, text, tint_of};
 
 /// Characters of an id that tell it apart for an eye: a prefix and eight digits.
 const SHORT_DIGITS: usize = 8;
+/// Characters of a version's name that tell it apart for an eye.
+const VERSION_SHOWN: usize = 8;
 /// The width that most event types fit in, in characters.
 const TYPE_WIDTH: usize = 30;
 
@@ -54,6 +56,9 @@ pub fn sentence(envelope: &Value) -> String {
             member("region"),
             member("computeTargets")
         ),
+        "RuntimeDeploymentRequested" if member("image") == member("previousImage") => {
+            format!("{} is rolled out anew in {}", member("image"), member("environmentId"))
+        }
         "RuntimeDeploymentRequested" => {
             format!(
                 "{} is to run in {}{}",
@@ -89,8 +94,79 @@ pub fn sentence(envelope: &Value) -> String {
         "RuntimeCommandCompleted" => {
             format!("{} {}: {}", member("commandType"), member("outcome"), member("detail"))
         }
+        "RuntimeTenantBound" => format!("{} as {}", member("change"), member("isolationModel")),
+        "RuntimeEnvironmentDecommissioned" => format!("{} is gone", member("environmentId")),
+        "RuntimeInventoryUpdated" => format!(
+            "{}: {} is {}, {}",
+            member("change"),
+            member("image"),
+            member("status"),
+            counted(&member("replicas"), "replica")
+        ),
+        "ConfigurationPublished" => {
+            let services = payload["serviceIds"].as_array().map_or(0, Vec::len);
+            format!(
+                "version {} is wanted of {}",
+                member("version"),
+                counted(&services.to_string(), "service")
+            )
+        }
+        "ConfigurationSynced" => format!("version {} is in place at {}", member("version"), module(envelope)),
+        "SecretBound" => format!(
+            "{} reads {} in version {}",
+            module(envelope),
+            member("secretName"),
+            abridged(&member("version"))
+        ),
+        "SecretRotated" => format!(
+            "{} moves from version {} to {} ({})",
+            member("secretName"),
+            abridged(&member("previousVersion")),
+            abridged(&member("newVersion")),
+            member("reason")
+        ),
+        "HealthCheckCompleted" => {
+            format!("{} is {}{}", module(envelope), member("status"), with(", was ", "previousStatus"))
+        }
+        "ScalingPolicyApplied" => format!(
+            "{} from {} to {} replicas: {}",
+            member("direction"),
+            member("fromReplicas"),
+            member("toReplicas"),
+            member("reason")
+        ),
+        "RuntimeDriftDetected" => format!(
+            "{} ({}) at {}: {} is desired, and {} is there",
+            member("kind"),
+            member("severity"),
+            module(envelope),
+            or_nothing(&payload["desired"]),
+            or_nothing(&payload["actual"])
+        ),
+        "RuntimeDriftResolved" => {
+            format!("{} at {} is {}", member("kind"), module(envelope), member("resolution"))
+        }
         _ => members(payload),
     }
+}
+
+/// Whose event it is: its module, or its environment as a whole.
+fn module(envelope: &Value) -> String {
+    let module = text(envelope, "moduleId");
+    if module.is_empty() { text(&envelope["payload"], "environmentId") } else { module }
+}
+
+fn or_nothing(value: &Value) -> String {
+    if value.is_null() { "nothing".to_owned() } else { scalar(value) }
+}
+
+fn counted(number: &str, what: &str) -> String {
+    if number == "1" { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
+/// The beginning of a name that no eye reads to its end, as Key Vault's of versions.
+fn abridged(name: &str) -> &str {
+    name.get(..VERSION_SHOWN).unwrap_or(name)
 }
 
 /// The scalar members of a payload that say more than ids do.
@@ -151,6 +227,41 @@ mod tests {
         let envelope = json!({"eventType": "RuntimeCommandFailed", "payload": {
             "commandType": "Deploy", "outcome": "Rejected", "detail": "there is no `env-9`", "reasonCode": "EnvironmentNotFound"}});
         assert_eq!(sentence(&envelope), "Deploy Rejected: there is no `env-9` (EnvironmentNotFound)");
+    }
+
+    #[test]
+    fn what_the_loop_tells_is_told_in_sentences() {
+        let told = |kind: &str, module: Value, payload: Value| {
+            sentence(&json!({ "eventType": kind, "moduleId": module, "payload": payload }))
+        };
+        assert_eq!(
+            told(
+                "SecretRotated",
+                json!("m"),
+                json!({"secretName": "db", "previousVersion": "0123456789ab", "newVersion": "v2", "reason": "Manual"})
+            ),
+            "db moves from version 01234567 to v2 (Manual)"
+        );
+        assert_eq!(
+            told(
+                "HealthCheckCompleted",
+                json!("module-a"),
+                json!({"status": "Unhealthy", "previousStatus": "Healthy"})
+            ),
+            "module-a is Unhealthy, was Healthy"
+        );
+        assert_eq!(
+            told(
+                "RuntimeDriftResolved",
+                Value::Null,
+                json!({"environmentId": "env-1", "kind": "ResourceMissing", "resolution": "Healed"})
+            ),
+            "ResourceMissing at env-1 is Healed"
+        );
+        assert_eq!(
+            told("ConfigurationPublished", Value::Null, json!({"version": 2, "serviceIds": ["svc-1"]})),
+            "version 2 is wanted of 1 service"
+        );
     }
 
     #[test]

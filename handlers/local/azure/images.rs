@@ -91,6 +91,8 @@ impl ImageCatalogue {
     pub fn built_in() -> Self {
         let entries = [
             ("acr.azurecr.io/reservations-api:1.5.0", Behaviour::Errors { share: 1.0 }),
+            // As what has to ask others does: long enough for requests to be under way at a time.
+            ("acr.azurecr.io/billing-api:*", Behaviour::Latency { milliseconds: 250 }),
             ("*/slow-start:*", Behaviour::SlowStart { seconds: 5.0 }),
             ("*/crash-loop:*", Behaviour::CrashLoop { after_seconds: 0.0 }),
             ("*/fails-later:*", Behaviour::FailsAfter { seconds: 10.0 }),

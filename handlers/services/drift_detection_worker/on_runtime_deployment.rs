@@ -7,7 +7,6 @@ use crate::{
     ledger::Commit,
     outcome::Fault,
     platform::Platform,
-    services::runtime_drift_detection_service::SETTLE,
     sweeps::{self, Kind},
 };
 
@@ -20,10 +19,10 @@ impl Subscriber for OnRuntimeDeployment {
     const TOPIC: Topic = Topic::Deployment;
     const SUBSCRIPTION: &'static str = "drift-detection-worker";
 
-    async fn react(_: &Platform, message: &Message<Event>, commit: &mut Commit) -> Result<(), Fault> {
+    async fn react(platform: &Platform, message: &Message<Event>, commit: &mut Commit) -> Result<(), Fault> {
         let Event::RuntimeDeploymentCompleted(completed) = &message.envelope.payload else { return Ok(()) };
         let Some(module) = &message.envelope.module_id else { return Ok(()) };
-        let (tenant, at) = (&message.envelope.tenant_id, commit.now + SETTLE);
+        let (tenant, at) = (&message.envelope.tenant_id, commit.now + platform.drift_settle);
         let why = message.envelope.event_id.as_str();
         let environment = &completed.environment_id;
         sweeps::nudge_at(commit, Kind::Drift, tenant, environment, Some(module), why, at)

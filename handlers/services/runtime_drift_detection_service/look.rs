@@ -28,8 +28,6 @@ use crate::{
     sweeps::{Scope, SweepReport},
 };
 
-/// How long after a deployment the world may still be moving.
-pub const SETTLE: SignedDuration = SignedDuration::from_secs(120);
 /// How long a version of the configuration may be in place and not be started with.
 const UNCONFIRMED: SignedDuration = SignedDuration::from_mins(30);
 /// Workloads that are looked at at once.
@@ -137,7 +135,7 @@ async fn one(
     suspects: &BTreeSet<ModuleId>,
 ) -> Result<Seen, Fault> {
     let Running { module_id, deployment, in_flight, .. } = running;
-    if *in_flight || !has_settled(deployment.ended_at, scope.now) {
+    if *in_flight || !has_settled(platform, deployment.ended_at, scope.now) {
         return Ok(Seen::Moving);
     }
     let Some(revision) = deployment.revision.as_deref() else { return Ok(Seen::Moving) };
@@ -181,8 +179,8 @@ async fn one(
 }
 
 /// Whether a deployment's end is long enough ago.
-fn has_settled(ended_at: Option<Timestamp>, now: Timestamp) -> bool {
-    ended_at.is_none_or(|at| now.duration_since(at) >= SETTLE)
+fn has_settled(platform: &Platform, ended_at: Option<Timestamp>, now: Timestamp) -> bool {
+    ended_at.is_none_or(|at| now.duration_since(at) >= platform.drift_settle)
 }
 
 /// Whether this is the window in which a workload is read in full.

@@ -4,17 +4,23 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::teller::Teller;
+use super::{
+    stories::{STORIES, Story},
+    tally,
+    teller::Teller,
+};
 use crate::{
     failure::Failure,
     output::{Grid, text},
 };
 
-/// Rows of a table, at most: the story makes fewer.
+/// Rows of a table, at most: the stories make fewer.
 const ROWS_MAX: usize = 50;
 
 /// What the end depends on.
 pub struct End<'a> {
+    /// The one story that was told; none where all were.
+    pub only: Option<&'static Story>,
     /// The platform stays up.
     pub keep: bool,
     /// Where the data was asked to be; none for a temporary directory.
@@ -23,23 +29,64 @@ pub struct End<'a> {
 }
 
 impl Teller {
-    /// Tells what exists now and where to look on.
+    /// Tells what the whole came to, what exists now and where to look on.
     pub async fn closes(&mut self, end: &End<'_>) -> Result<(), Failure> {
+        self.narrator.muted = false;
+        self.sums_up(end)?;
         let environments = self.client.list("environments", &[], ROWS_MAX).await?.items;
         let deployments = self.client.list("deployments", &[], ROWS_MAX).await?.items;
         self.narrator.line("")?;
         self.narrator.line("What exists now")?;
         self.narrator.grid(&environment_grid(&environments))?;
-        self.narrator.line("")?;
-        self.narrator.grid(&deployment_grid(&deployments))?;
+        if !deployments.is_empty() {
+            self.narrator.line("")?;
+            self.narrator.grid(&deployment_grid(&deployments))?;
+        }
         self.narrator.line("")?;
         let failed = deployments.iter().find(|deployment| text(deployment, "healthGate") == "Failed");
-        let about = failed.map(|deployment| text(deployment, "deploymentId")).unwrap_or_default();
-        for line in where_to_look(end, &self.context.file, &self.environment, &about) {
+        let about = failed.map(|deployment| text(deployment, "deploymentId"));
+        for line in where_to_look(end, &self.context.file, &self.environment, about.as_deref()) {
             self.narrator.line(&line)?;
         }
         self.narrator.line("")?;
-        self.narrator.line(&format!("All seven steps went as told, in {} seconds.", end.seconds))
+        let seconds = end.seconds;
+        let told = match end.only {
+            Some(story) => {
+                format!("The story `{}` went as told, in {seconds} seconds with all it needs.", story.name)
+            }
+            None if end.keep => format!(
+                "All stories went as told, in {seconds} seconds; what the last one takes down stays for you to look at."
+            ),
+            None => format!("All {} stories went as told, in {seconds} seconds.", STORIES.len()),
+        };
+        self.narrator.line(&told)
+    }
+
+    /// The tables of commands and events. The whole must have shown all of them.
+    fn sums_up(&mut self, end: &End<'_>) -> Result<(), Failure> {
+        let sent: Vec<&str> = self.sent.values().copied().collect();
+        let by_it: Vec<&str> = self.orders.values().map(String::as_str).collect();
+        let grid = tally::commands(&sent, &by_it, &self.ends);
+        self.narrator.line("")?;
+        self.narrator.line("The nine commands")?;
+        self.narrator.grid(&grid)?;
+        let cause = |event: &Value| self.cause(event).map(str::to_owned);
+        let (grid, unwalked) =
+            (tally::events(&self.events, &cause), tally::missing_arrows(&self.events, &cause));
+        self.narrator.line("")?;
+        self.narrator.line("The events, and what led to them")?;
+        self.narrator.grid(&grid)?;
+        let all: Vec<&str> = sent.iter().chain(&by_it).copied().collect();
+        let mut missing = tally::missing(&all, &self.events);
+        missing.extend(unwalked);
+        missing.retain(|name| !(end.keep && name == "RuntimeEnvironmentDecommissioned"));
+        if end.only.is_none() && !missing.is_empty() {
+            return Err(Failure::failed(format!(
+                "The whole should show every command, event and arrow of the diagram, and shows no {}",
+                missing.join(", no ")
+            )));
+        }
+        Ok(())
     }
 }
 
@@ -84,7 +131,7 @@ fn deployment_grid(deployments: &[Value]) -> Grid {
 }
 
 /// Commands to go on with, which work as they stand where the platform stays.
-fn where_to_look(end: &End<'_>, context: &Path, environment: &str, deployment: &str) -> Vec<String> {
+fn where_to_look(end: &End<'_>, context: &Path, environment: &str, deployment: Option<&str>) -> Vec<String> {
     let program = if std::env::var_os("CARGO").is_some() { "cargo run -q --" } else { "runtimectl" };
     let directory = context.parent().unwrap_or(context).display().to_string();
     let mut all = match (end.keep, end.data) {
@@ -98,9 +145,14 @@ fn where_to_look(end: &End<'_>, context: &Path, environment: &str, deployment: &
         )],
     };
     let at = if end.keep || end.data.is_some() { directory } else { "DIR".to_owned() };
+    if !environment.is_empty() {
+        let command = format!("{program} get deployments --environment {environment} --context {at}");
+        all.push(("what there is", command));
+    }
+    all.extend(deployment.map(|deployment| {
+        ("why the bad release was taken back", format!("{program} explain {deployment} --context {at}"))
+    }));
     all.extend([
-        ("what runs", format!("{program} get deployments --environment {environment} --context {at}")),
-        ("why 1.5.0 was taken back", format!("{program} explain {deployment} --context {at}")),
         ("every event from the start", format!("{program} watch --after start --context {at}")),
         ("a platform of your own", format!("{program} up")),
         ("what all this is", "README.md".to_owned()),
@@ -134,8 +186,8 @@ mod tests {
     #[test]
     fn a_platform_that_stays_is_asked_where_it_is_and_one_that_goes_is_started_again_first() {
         let commands = |keep, data: Option<&str>| {
-            let end = End { keep, data: data.map(Path::new), seconds: 1 };
-            let lines = where_to_look(&end, Path::new("/data/context.json"), "env-1", "dep-1");
+            let end = End { only: None, keep, data: data.map(Path::new), seconds: 1 };
+            let lines = where_to_look(&end, Path::new("/data/context.json"), "env-1", Some("dep-1"));
             let command = |line: &String| line.split("  ").nth(1).unwrap_or_default().to_owned();
             lines.iter().map(command).collect::<Vec<_>>()
         };

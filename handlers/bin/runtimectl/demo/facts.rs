@@ -19,24 +19,42 @@ const KIND_WIDTH: usize = 30;
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fact {
-    /// A note of an operation: what was done, or seen.
-    Note(Value),
+    /// A note of an operation, and the place of the operation in the list: what was done, or seen.
+    Note(usize, Value),
     /// The envelope of an event.
     Event(Value),
 }
 
-/// Puts new notes and new events in order; `outcome` is the id of the event that ends the operation.
-pub fn in_order(notes: Vec<Value>, events: Vec<Value>, outcome: Option<&str>) -> Vec<Fact> {
+/// What is new of an operation.
+#[derive(Clone, Debug, Default)]
+pub struct Fresh {
+    pub notes: Vec<Value>,
+    /// The id of the event that ends it.
+    pub outcome: Option<String>,
+}
+
+/// Puts new notes of operations and new events in order.
+pub fn in_order(operations: Vec<Fresh>, events: Vec<Value>) -> Vec<Fact> {
     let second = |value: &Value, member: &str| {
         text(value, member).parse::<Timestamp>().map_or(0, Timestamp::as_second)
     };
-    let mut all = Vec::with_capacity(notes.len() + events.len());
+    let mut all = Vec::new();
     for event in events {
-        let is_outcome = outcome.is_some() && event["eventId"].as_str() == outcome;
-        let key = if is_outcome { (i64::MAX, 0) } else { (second(&event, "occurredAt"), 0) };
+        let at = second(&event, "occurredAt");
+        let id = event["eventId"].as_str();
+        let ended = operations.iter().find(|operation| id.is_some() && operation.outcome.as_deref() == id);
+        let key = match ended {
+            Some(operation) => {
+                (operation.notes.iter().map(|note| second(note, "at")).max().unwrap_or(at).max(at), 2)
+            }
+            None => (at, 0),
+        };
         all.push((key, Fact::Event(event)));
     }
-    all.extend(notes.into_iter().map(|note| ((second(&note, "at"), 1), Fact::Note(note))));
+    for (place, operation) in operations.into_iter().enumerate() {
+        let notes = operation.notes.into_iter();
+        all.extend(notes.map(|note| ((second(&note, "at"), 1), Fact::Note(place, note))));
+    }
     // Stable: what came in order and has the same time stays in order.
     all.sort_by_key(|(key, _)| *key);
     all.into_iter().map(|(_, fact)| fact).collect()
@@ -84,6 +102,12 @@ fn doing(kind: &str) -> &str {
         "Provision" => "provisioning",
         "Deploy" => "deploying",
         "Rollback" => "rolling back",
+        "Configure" => "distributing",
+        "BindSecret" => "binding",
+        "RotateSecret" => "rotating",
+        "Scale" => "scaling",
+        "Remediate" => "putting right",
+        "Decommission" => "taking down",
         other => other,
     }
 }
@@ -103,25 +127,28 @@ mod tests {
     }
 
     #[test]
-    fn an_event_comes_before_the_notes_of_its_second_and_the_outcome_after_all() {
+    fn an_event_comes_before_the_notes_of_its_second_and_an_outcome_after_the_notes_that_led_to_it() {
         let first = note("2026-03-02T10:15:30.1Z", "first");
         let second = note("2026-03-02T10:15:30.9Z", "second");
         let last = note("2026-03-02T10:15:33.2Z", "last");
         let requested = event("evt-1", "2026-03-02T10:15:30Z");
         // Its second is that of an earlier note: it was cut off.
         let completed = event("evt-2", "2026-03-02T10:15:32Z");
+        let other = note("2026-03-02T10:15:34Z", "of another operation");
+        let one = Fresh {
+            notes: vec![first.clone(), second.clone(), last.clone()],
+            outcome: Some("evt-2".to_owned()),
+        };
+        let two = Fresh { notes: vec![other.clone()], outcome: None };
         assert_eq!(
-            in_order(
-                vec![first.clone(), second.clone(), last.clone()],
-                vec![completed.clone(), requested.clone()],
-                Some("evt-2"),
-            ),
+            in_order(vec![one, two], vec![completed.clone(), requested.clone()]),
             [
                 Fact::Event(requested),
-                Fact::Note(first),
-                Fact::Note(second),
-                Fact::Note(last),
-                Fact::Event(completed)
+                Fact::Note(0, first),
+                Fact::Note(0, second),
+                Fact::Note(0, last),
+                Fact::Event(completed),
+                Fact::Note(1, other),
             ]
         );
     }
@@ -131,9 +158,10 @@ mod tests {
         let early = note("2026-03-02T10:15:29Z", "early");
         let late = note("2026-03-02T10:15:31Z", "late");
         let between = event("evt-1", "2026-03-02T10:15:30Z");
+        let fresh = Fresh { notes: vec![early.clone(), late.clone()], outcome: None };
         assert_eq!(
-            in_order(vec![early.clone(), late.clone()], vec![between.clone()], None),
-            [Fact::Note(early), Fact::Event(between), Fact::Note(late)]
+            in_order(vec![fresh], vec![between.clone()]),
+            [Fact::Note(0, early), Fact::Event(between), Fact::Note(0, late)]
         );
     }
 

@@ -1,17 +1,20 @@
 //! `demo`: the platform's story on one machine, told as it happens.
 //!
 //! It starts what `up` starts and then is a client like any other: commands go over Service Bus, and
-//! what became of them is read from the HTTP functions. Two things it does from outside, as whoever
-//! owns the machine could: it counts at the ingress, and it kills the handler. Every step verifies what
-//! it claims; where something else came, the demo says so and fails.
+//! what became of them is read from the HTTP functions. Some things it does from outside, as whoever owns
+//! the machine, or the subscription, could: it asks the apps through the ingress and counts there, it
+//! changes resources behind the platform's back, and it kills the handler. Every story verifies what it
+//! claims; where something else came, the demo says so and fails.
 
+mod checks;
 mod closing;
 mod facts;
-mod kill;
 mod narrator;
 mod orders;
+mod outside;
 mod sample;
-mod steps;
+mod stories;
+mod tally;
 mod teller;
 mod traffic;
 
@@ -23,7 +26,11 @@ use std::{
 
 use tokio::time::{Instant, timeout};
 
-use self::teller::Teller;
+pub use self::stories::only_values;
+use self::{
+    stories::{STORIES, Story},
+    teller::Teller,
+};
 use crate::{
     cli::DemoArgs,
     failure::Failure,
@@ -31,15 +38,17 @@ use crate::{
     up::{self, World, WorldOptions},
 };
 
-/// How long one step may take.
-const STEP_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long one story may take.
+const STORY_TIMEOUT: Duration = Duration::from_secs(90);
+/// Nobody who watches wants to wait two minutes for what has settled long ago.
+const SETTINGS: &[(&str, &str)] = &[("DRIFT_SETTLE_SECONDS", "2")];
 /// What a shell tells of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
 /// Tells the story.
 ///
 /// # Errors
-/// When the platform cannot be started, or a step came to something else than it should.
+/// When the platform cannot be started, or something came to something else than it should.
 pub async fn run(args: &DemoArgs, out: &Out) -> Result<ExitCode, Failure> {
     let temporary = if args.data.is_none() { Some(up::temporary()?) } else { None };
     let directory = match (&temporary, &args.data) {
@@ -47,7 +56,7 @@ pub async fn run(args: &DemoArgs, out: &Out) -> Result<ExitCode, Failure> {
         (None, data) => data.clone().unwrap_or_else(|| PathBuf::from(".runtime")),
     };
     out.note("Starting the platform on this machine.");
-    let options = WorldOptions { data: directory, app: None, images: None, port: None };
+    let options = WorldOptions { data: directory, app: None, images: None, port: None, settings: SETTINGS };
     let mut world = World::start(options, out).await?;
     let mut told = tokio::select! {
         told = tell(&mut world, args, out) => told.map(|()| ExitCode::SUCCESS),
@@ -73,23 +82,31 @@ async fn keep(world: &mut World, out: &Out) -> Result<(), Failure> {
     world.run(up::stop_signal()).await
 }
 
-/// The seven steps and what they leave behind.
+/// Tells all stories, or one of them after what it needs.
 async fn tell(world: &mut World, args: &DemoArgs, out: &Out) -> Result<(), Failure> {
     let began = Instant::now();
     let log = world.context().log_file.clone();
-    let mut teller = Teller::new(world.context(), world.azure().clone(), *out).await?;
+    let mut teller = Teller::new(world, *out).await?;
     during(world, teller.nothing_is_there()).await?;
-
-    step(1, &log, during(world, teller.provisions())).await?;
-    step(2, &log, during(world, teller.deploys_the_first())).await?;
-    step(3, &log, during(world, teller.deploys_the_next())).await?;
-    step(4, &log, during(world, teller.deploys_a_bad_one())).await?;
-    step(5, &log, during(world, teller.rolls_back())).await?;
-    step(6, &log, kill::in_the_middle(world, &mut teller)).await?;
-    step(7, &log, during(world, teller.deploys_to_nowhere())).await?;
-
-    let end =
-        closing::End { keep: args.keep, data: args.data.as_deref(), seconds: began.elapsed().as_secs() };
+    let only = args.only.as_deref().and_then(stories::named);
+    let told = match only {
+        Some(story) => stories::with_needs(story),
+        // A platform that stays is for looking around, so what is in it stays too.
+        None => STORIES.iter().filter(|story| !(args.keep && story.takes_down)).collect(),
+    };
+    for story in told {
+        teller.narrator.muted = only.is_some_and(|only| only.name != story.name);
+        if teller.narrator.muted {
+            out.note(&format!("First, without a word: {}.", story.name));
+        }
+        one(world, &mut teller, story, &log).await?;
+    }
+    let end = closing::End {
+        only,
+        keep: args.keep,
+        data: args.data.as_deref(),
+        seconds: began.elapsed().as_secs(),
+    };
     during(world, teller.closes(&end)).await
 }
 
@@ -100,26 +117,34 @@ async fn during<T>(world: &mut World, work: impl Future<Output = Result<T, Failu
     ended.unwrap_or_else(|| Err(Failure::failed("The platform's host ended before the story was told")))
 }
 
-/// One step within its time; whatever goes wrong says which step it was and where to look.
-async fn step<T>(
-    number: u32,
-    log: &Path,
-    work: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
+/// One story within its time; whatever goes wrong says which it was and where to look.
+async fn one(world: &mut World, teller: &mut Teller, story: &Story, log: &Path) -> Result<(), Failure> {
+    let number = stories::number(story);
+    teller.begins(story.name);
+    teller.narrator.heading(number, story.title)?;
+    let began = Instant::now();
+    let ended = timeout(STORY_TIMEOUT, during(world, (story.tell)(teller))).await;
+    teller.took(story.name, began.elapsed());
     let directory = log.parent().unwrap_or(log).display();
     let look = format!(
         "see `runtimectl logs --level warn --context {directory}`, or the file {} itself",
         log.display()
     );
-    match timeout(STEP_TIMEOUT, work).await {
-        Ok(Ok(value)) => Ok(value),
+    let name = format!("Story {number} ({})", story.name);
+    match ended {
+        Ok(Ok(())) => Ok(()),
         Ok(Err(Failure::Told { exit, what, advice, causes })) => {
-            let what = format!("Step {number} did not go as it should: {what}");
+            let what = format!("{name} did not go as it should: {what}");
             Err(Failure::Told { exit, what, advice: advice.or(Some(look)), causes })
         }
         Ok(Err(Failure::Closed)) => Err(Failure::Closed),
         Err(_) => {
-            let what = format!("Step {number} did not end within {} seconds", STEP_TIMEOUT.as_secs());
+            let what = match teller.narrator.last_doing() {
+                Some(doing) => {
+                    format!("{name} did not end within {} seconds: {doing}", STORY_TIMEOUT.as_secs())
+                }
+                None => format!("{name} did not end within {} seconds", STORY_TIMEOUT.as_secs()),
+            };
             Err(Failure::failed(what).advice(look))
         }
     }

@@ -21,20 +21,24 @@ const TICK: Duration = Duration::from_millis(120);
 
 pub struct Narrator {
     pub out: Out,
+    /// Nothing is told on standard output; what goes on still is.
+    pub muted: bool,
     bar: Option<ProgressBar>,
     /// When the last line was written.
     spoke: Instant,
     /// When a line last said what goes on.
     reassured: Option<Instant>,
+    /// What went on when it was last looked at.
+    doing: Option<String>,
 }
 
 impl Narrator {
     pub fn new(out: Out) -> Self {
-        Self { out, bar: None, spoke: Instant::now(), reassured: None }
+        Self { out, muted: false, bar: None, spoke: Instant::now(), reassured: None, doing: None }
     }
 
-    /// The heading of a step.
-    pub fn heading(&mut self, number: u32, title: &str) -> Result<(), Failure> {
+    /// The heading of a story.
+    pub fn heading(&mut self, number: usize, title: &str) -> Result<(), Failure> {
         let title = self.out.paint(Tint::Bold, &format!("{number}  {title}"));
         self.line("")?;
         self.line(&title)
@@ -43,17 +47,17 @@ impl Narrator {
     /// One line.
     pub fn line(&mut self, text: &str) -> Result<(), Failure> {
         self.quiet();
-        self.out.line(text)
+        if self.muted { Ok(()) } else { self.out.line(text) }
     }
 
     pub fn json(&mut self, value: &Value) -> Result<(), Failure> {
         self.quiet();
-        self.out.json(value)
+        if self.muted { Ok(()) } else { self.out.json(value) }
     }
 
     pub fn grid(&mut self, grid: &Grid) -> Result<(), Failure> {
         self.quiet();
-        self.out.grid(grid)
+        if self.muted { Ok(()) } else { self.out.grid(grid) }
     }
 
     /// Something that was verified.
@@ -64,6 +68,7 @@ impl Narrator {
 
     /// What goes on. It is said when nothing was said for a while.
     pub fn doing(&mut self, what: &str) {
+        self.doing = Some(what.to_owned());
         let silent = self.spoke.elapsed();
         if silent < SILENCE {
             return;
@@ -77,6 +82,11 @@ impl Narrator {
         }
     }
 
+    /// What went on when it was last looked at; none where something was told since.
+    pub fn last_doing(&self) -> Option<&str> {
+        self.doing.as_deref()
+    }
+
     /// Takes the moving line away, for a line that stays.
     fn quiet(&mut self) {
         if let Some(bar) = self.bar.take() {
@@ -84,6 +94,7 @@ impl Narrator {
         }
         self.spoke = Instant::now();
         self.reassured = None;
+        self.doing = None;
     }
 }
 

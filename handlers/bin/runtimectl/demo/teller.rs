@@ -1,19 +1,25 @@
-//! Sends a command and tells what becomes of it: notes of its operation and events of the feed, merged,
-//! as they come.
+//! Sends commands and tells what becomes of them: notes of their operations and events of the feed,
+//! merged, as they come.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
-use runtime_platform::local::azure::Azure;
-use serde_json::Value;
-use tokio::time::{Instant, sleep, timeout};
+use runtime_platform::{events::queue_name, local::azure::Azure};
+use serde_json::{Value, json};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 
 use super::{
-    facts::{self, Fact},
+    facts::{self, Fact, Fresh},
     narrator::Narrator,
     orders::{self, TENANT},
-    steps::Deployed,
-    traffic::{Tally, Trickle},
+    outside::Outside,
+    traffic::Trickle,
 };
 use crate::{
     bus::Bus,
@@ -25,34 +31,51 @@ use crate::{
     message::{self, Tenant},
     output::{Out, text},
     story,
-    up::ContextFile,
+    up::World,
 };
 
 /// The pause between two looks.
-const PAUSE: Duration = Duration::from_millis(250);
+const PAUSE: Duration = Duration::from_millis(200);
 /// How long one look may take before the next: long enough for a busy machine, short enough that
 /// whoever watches is told that nothing comes.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long an event of a sweep is waited for before the next is asked for.
+const SWEPT: Duration = Duration::from_secs(3);
 /// Pages of the feed that are read in one look, at most.
 const PAGES_MAX: usize = 20;
 
-/// Everything that the story needs beside the platform itself.
+/// Everything that the stories need beside the platform itself.
 pub struct Teller {
     pub narrator: Narrator,
     pub client: Client,
     pub azure: Azure,
+    /// Whoever else may change what is in the subscription.
+    pub outside: Outside,
     pub http: reqwest::Client,
     pub context: Context,
-    bus: Bus,
+    /// What vaults' hosts lie under on this machine.
+    pub vault_endpoint: String,
+    /// The process that handles invocations, while there is one.
+    pub handler: watch::Receiver<Option<u32>>,
+    pub bus: Bus,
     feed: Feed,
-    /// Events that were read and not told yet.
-    untold: Vec<Value>,
+    /// All events so far, as they were read.
+    pub events: Vec<Value>,
+    /// How many of them were told.
+    told: usize,
     /// Types of what was sent, by eventId.
-    sent: HashMap<String, &'static str>,
-    /// The environment of the story.
+    pub sent: HashMap<String, &'static str>,
+    /// Types of what somebody else sent, by eventId: the platform itself.
+    pub orders: HashMap<String, String>,
+    told_orders: HashSet<String>,
+    /// How commands ended: the command, and the type of the event.
+    pub ends: Vec<(&'static str, String)>,
+    /// How long each story took.
+    pub times: Vec<(&'static str, Duration)>,
+    /// The story that is told, and how many commands it sent.
+    place: (&'static str, usize),
+    /// The environment of the stories.
     pub environment: String,
-    /// What was deployed, by version.
-    pub deployed: HashMap<&'static str, Deployed>,
     pub trickle: Option<Trickle>,
 }
 
@@ -64,10 +87,11 @@ pub struct Sent {
     pub began: Instant,
     /// Its operation, once it is known, and how many of its notes were told.
     notes: Option<(String, usize, Option<Value>)>,
+    moment: Moment,
 }
 
 /// How a command stands.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Moment {
     pub command: Value,
     pub operation: Value,
@@ -84,33 +108,53 @@ impl Moment {
 impl Teller {
     /// # Errors
     /// When the platform's own context cannot be used.
-    pub async fn new(context: &ContextFile, azure: Azure, out: Out) -> Result<Self, Failure> {
-        let (context, _) = Context::read(&context.data_directory.join("context.json"))?;
+    pub async fn new(world: &World, out: Out) -> Result<Self, Failure> {
+        let file = world.context();
+        let (context, _) = Context::read(&file.data_directory.join("context.json"))?;
+        let http = client::http(&context).await?;
         Ok(Self {
             narrator: Narrator::new(out),
             client: Client::new(&context, TENANT).await?,
-            azure,
-            http: client::http(&context).await?,
+            azure: world.azure().clone(),
+            outside: Outside::new(file, http.clone())?,
+            http,
+            vault_endpoint: file.vault_endpoint.clone(),
+            handler: world.handler(),
             bus: Bus::new(&context).await?,
             context,
             feed: Feed::new(None, None),
-            untold: Vec::new(),
+            events: Vec::new(),
+            told: 0,
             sent: HashMap::new(),
+            orders: HashMap::new(),
+            told_orders: HashSet::new(),
+            ends: Vec::new(),
+            times: Vec::new(),
+            place: ("", 0),
             environment: String::new(),
-            deployed: HashMap::new(),
             trickle: None,
         })
     }
 
-    /// Puts the command of a step into its queue.
+    /// What is sent from here on belongs to this story.
+    pub fn begins(&mut self, story: &'static str) {
+        self.place = (story, 0);
+    }
+
+    /// A story has ended.
+    pub fn took(&mut self, story: &'static str, time: Duration) {
+        self.times.push((story, time));
+    }
+
+    /// Puts a command into its queue.
     pub async fn send(
         &mut self,
-        step: u32,
         command: &'static str,
         what: &str,
         payload: &Value,
     ) -> Result<Sent, Failure> {
-        let args = orders::send_args(step, command);
+        self.place.1 += 1;
+        let args = orders::send_args(&format!("{} {}", self.place.0, self.place.1), command);
         let tenant = Tenant { asked: Some(TENANT), usual: None };
         let now = Timestamp::now();
         let message = message::compose(command, &payload.to_string(), &args, tenant, self.bus.host(), now)?;
@@ -127,6 +171,7 @@ impl Teller {
             correlation_id: envelope.correlation_id.to_string(),
             began,
             notes: None,
+            moment: Moment::default(),
         })
     }
 
@@ -135,78 +180,214 @@ impl Teller {
         self.follow_until(sent, Moment::ended).await
     }
 
+    /// Tells what becomes of commands that go on side by side, until all have ended.
+    pub async fn follow_all(&mut self, sent: &mut [Sent]) -> Result<Vec<Moment>, Failure> {
+        self.watch(sent, Moment::ended).await?;
+        Ok(sent.iter().map(|sent| sent.moment.clone()).collect())
+    }
+
     /// Tells what becomes of a command until it stands as `enough` says.
     pub async fn follow_until(
         &mut self,
         sent: &mut Sent,
         enough: impl Fn(&Moment) -> bool,
     ) -> Result<Moment, Failure> {
+        self.watch(std::slice::from_mut(sent), enough).await?;
+        Ok(sent.moment.clone())
+    }
+
+    async fn watch(&mut self, sent: &mut [Sent], enough: impl Fn(&Moment) -> bool) -> Result<(), Failure> {
         loop {
             // What is told is told in one go, so that a look can be cut short anywhere.
-            let moment = match timeout(LOOK_TIMEOUT, self.look(sent)).await {
-                Ok(moment) => moment?,
-                Err(_) => Moment::default(),
-            };
-            if enough(&moment) {
-                return Ok(moment);
+            if let Ok(looked) = timeout(LOOK_TIMEOUT, self.look(sent)).await {
+                looked?;
             }
-            self.narrator.doing(&in_words(sent, &moment));
+            let Some(waits) = sent.iter().find(|sent| !enough(&sent.moment)) else { break };
+            self.narrator.doing(&in_words(waits));
+            sleep(PAUSE).await;
+        }
+        for sent in sent.iter().filter(|sent| sent.moment.ended()) {
+            let outcome = text(&sent.moment.command["outcome"], "eventType");
+            self.ends.push((sent.command, outcome));
+        }
+        Ok(())
+    }
+
+    /// Tells what becomes of an operation that no command began, until it has ended; the operation then.
+    pub async fn follow_operation(&mut self, kind: &'static str, id: &str) -> Result<Value, Failure> {
+        let command = json!({ "ended": true, "operationId": id });
+        let mut order = Sent {
+            command: kind,
+            event_id: String::new(),
+            correlation_id: String::new(),
+            began: Instant::now(),
+            notes: Some((id.to_owned(), 0, None)),
+            moment: Moment { command, operation: Value::Null },
+        };
+        self.watch(std::slice::from_mut(&mut order), Moment::ended).await?;
+        Ok(order.moment.operation)
+    }
+
+    /// Waits until an event is among those that were told, and answers it.
+    pub async fn happens(
+        &mut self,
+        event_type: &str,
+        of_what: &str,
+        is_it: impl Fn(&Value) -> bool,
+    ) -> Result<Value, Failure> {
+        loop {
+            if let Ok(looked) = timeout(LOOK_TIMEOUT, self.look(&mut [])).await {
+                looked?;
+            }
+            let mut found = self.events.iter().filter(|event| text(event, "eventType") == event_type);
+            if let Some(event) = found.find(|event| is_it(event)) {
+                return Ok(event.clone());
+            }
+            self.narrator.doing(&format!("waiting for {event_type} of {of_what}"));
             sleep(PAUSE).await;
         }
     }
 
-    /// One look at a command: tells what is new of it.
-    async fn look(&mut self, sent: &mut Sent) -> Result<Moment, Failure> {
-        let path = format!("commands/{}", segment(&sent.event_id));
-        let command = ask(self.client.get(&path, &[])).await?.unwrap_or_default();
-        if let Some(operation) = command["operationId"].as_str()
-            && sent.notes.is_none()
-        {
-            sent.notes = Some((operation.to_owned(), 0, None));
-        }
-        // The feed first: what ends an operation is committed with its last note, so that whoever has
-        // read the end in the feed finds all notes in the operation.
-        self.read_feed().await?;
-        let operation = match &sent.notes {
-            Some((id, ..)) => {
-                let path = format!("operations/{}", segment(id));
-                ask(self.client.get(&path, &[])).await?
+    /// Has the environment swept again and again until an event comes of it, and answers it.
+    pub async fn swept(
+        &mut self,
+        kind: &str,
+        event_type: &str,
+        of_what: &str,
+        is_it: impl Fn(&Value) -> bool,
+    ) -> Result<Value, Failure> {
+        self.sweeps(kind).await?;
+        loop {
+            if let Ok(event) = timeout(SWEPT, self.happens(event_type, of_what, &is_it)).await {
+                return event;
             }
-            None if command["ended"].as_bool() == Some(true) => Some(Value::Null),
-            None => None,
-        };
-        // Without the operation the events wait: told alone they could come before what led to them.
-        let Some(operation) = operation else { return Ok(Moment { command, operation: Value::Null }) };
-        self.tell(sent, &operation)?;
-        Ok(Moment { command, operation })
+            self.sweeps_again(kind).await?;
+        }
+    }
+
+    /// Waits until a question has an answer; what happens meanwhile is told.
+    pub async fn until<T>(
+        &mut self,
+        doing: &str,
+        mut ask: impl AsyncFnMut(&Self) -> Result<Option<T>, Failure>,
+    ) -> Result<T, Failure> {
+        loop {
+            if let Ok(looked) = timeout(LOOK_TIMEOUT, self.look(&mut [])).await {
+                looked?;
+            }
+            if let Some(answer) = ask(self).await? {
+                return Ok(answer);
+            }
+            self.narrator.doing(doing);
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Has the environment swept now, as an operator may, and tells so.
+    pub async fn sweeps(&mut self, kind: &str) -> Result<(), Failure> {
+        self.sweeps_again(kind).await?;
+        self.saw(
+            &format!("sweep/{kind}"),
+            &self.environment.clone(),
+            "now, and not by its timer",
+            "you, over HTTP",
+        )
+    }
+
+    /// Has the environment swept once more, which nobody needs to be told.
+    pub async fn sweeps_again(&mut self, kind: &str) -> Result<(), Failure> {
+        let path = format!("environments/{}/sweep/{kind}", segment(&self.environment));
+        self.place.1 += 1;
+        let key = format!("demo-{}-{}", self.place.0, self.place.1);
+        self.client.post(&path, &json!({ "reason": "the demo does not wait for the timer" }), &key).await?;
+        Ok(())
+    }
+
+    /// One look: tells what is new of commands, and all new events.
+    async fn look(&mut self, sent: &mut [Sent]) -> Result<(), Failure> {
+        let commands = sent.iter_mut().filter(|sent| !sent.moment.ended() && !sent.event_id.is_empty());
+        for sent in commands {
+            let path = format!("commands/{}", segment(&sent.event_id));
+            sent.moment.command = ask(self.client.get(&path, &[])).await?.unwrap_or_default();
+            if let Some(operation) = sent.moment.command["operationId"].as_str()
+                && sent.notes.is_none()
+            {
+                sent.notes = Some((operation.to_owned(), 0, None));
+            }
+        }
+        // The feed before the operations: what ends an operation is committed with its last note, so
+        // that whoever has read the end in the feed finds all notes in the operation.
+        self.read_feed().await?;
+        let mut all_known = true;
+        for sent in sent.iter_mut().filter(|sent| !sent.moment.ended()) {
+            match &sent.notes {
+                Some((id, ..)) => {
+                    let path = format!("operations/{}", segment(id));
+                    match ask(self.client.get(&path, &[])).await? {
+                        Some(operation) => sent.moment.operation = operation,
+                        None => all_known = false,
+                    }
+                }
+                None => all_known &= sent.moment.command["ended"].as_bool() == Some(true),
+            }
+        }
+        // Without an operation the events wait: told alone they could come before what led to them.
+        if all_known { self.tell(sent) } else { Ok(()) }
     }
 
     async fn read_feed(&mut self) -> Result<(), Failure> {
         for _ in 0..PAGES_MAX {
             let Some(page) = ask(self.feed.next(&self.client)).await? else { return Ok(()) };
-            self.untold.extend(page.items.into_iter().map(|mut item| item["envelope"].take()));
+            self.events.extend(page.items.into_iter().map(|mut item| item["envelope"].take()));
             if page.last {
                 break;
+            }
+        }
+        self.learn_orders().await
+    }
+
+    /// Looks up who sent what led to events, where that was not us.
+    async fn learn_orders(&mut self) -> Result<(), Failure> {
+        for at in self.told..self.events.len() {
+            let event = &self.events[at];
+            let Some(id) = event["causationId"].as_str().filter(|_| self.cause(event).is_none()) else {
+                continue;
+            };
+            let id = id.to_owned();
+            if let Some(command) = ask(self.client.get(&format!("commands/{}", segment(&id)), &[])).await? {
+                self.orders.insert(id, text(&command, "commandType"));
             }
         }
         Ok(())
     }
 
-    fn tell(&mut self, sent: &mut Sent, operation: &Value) -> Result<(), Failure> {
-        let notes = operation["notes"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let fresh = match &mut sent.notes {
-            Some((_, count, last)) => {
+    fn tell(&mut self, sent: &mut [Sent]) -> Result<(), Failure> {
+        let mut news = Vec::with_capacity(sent.len());
+        for sent in sent.iter_mut() {
+            let operation = &sent.moment.operation;
+            let notes = operation["notes"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let mut fresh = Fresh::default();
+            if let Some((_, count, last)) = &mut sent.notes {
                 let from = follow::fresh(notes, *count, last.as_ref());
                 (*count, *last) = (notes.len(), notes.last().cloned());
-                notes[from..].to_vec()
+                fresh.notes = notes[from..].to_vec();
+                fresh.outcome = operation["outcomeEventId"].as_str().map(str::to_owned);
             }
-            None => Vec::new(),
-        };
-        let events = std::mem::take(&mut self.untold);
+            news.push(fresh);
+        }
+        let events = self.events[self.told..].to_vec();
+        self.told = self.events.len();
         let out = self.narrator.out;
-        for fact in facts::in_order(fresh, events, operation["outcomeEventId"].as_str()) {
+        for fact in facts::in_order(news, events) {
+            if let Fact::Event(envelope) = &fact
+                && let Some(line) = self.order_line(envelope)
+            {
+                self.narrator.line(&line)?;
+            }
             let line = match &fact {
-                Fact::Note(note) => facts::note_line(&out, operation, note, sent.command),
+                Fact::Note(place, note) => {
+                    facts::note_line(&out, &sent[*place].moment.operation, note, sent[*place].command)
+                }
                 Fact::Event(envelope) => story::line(&out, envelope, self.cause(envelope)),
             };
             self.narrator.line(&line)?;
@@ -214,10 +395,29 @@ impl Teller {
         Ok(())
     }
 
-    /// The type of the message that caused an event.
-    fn cause(&self, envelope: &Value) -> Option<&str> {
+    /// The command that the platform sent itself and that led to an event, the first time that it does.
+    fn order_line(&mut self, envelope: &Value) -> Option<String> {
         let id = envelope["causationId"].as_str()?;
-        self.sent.get(id).copied().or_else(|| self.feed.type_of(id))
+        let command = self.orders.get(id)?;
+        if !self.told_orders.insert(id.to_owned()) {
+            return None;
+        }
+        let at = text(envelope, "occurredAt").parse().unwrap_or_else(|_| Timestamp::now());
+        let cause = format!("the platform, over the queue {}", queue_name(command));
+        Some(facts::seen_line(&self.narrator.out, at, command, story::short(id), "by itself", &cause))
+    }
+
+    /// The type of the message that caused an event.
+    pub fn cause(&self, envelope: &Value) -> Option<&str> {
+        let id = envelope["causationId"].as_str()?;
+        let sent = self.sent.get(id).copied().or_else(|| self.orders.get(id).map(String::as_str));
+        sent.or_else(|| self.feed.type_of(id))
+    }
+
+    /// Tells something that was done from outside, or seen.
+    pub fn saw(&mut self, kind: &str, subject: &str, what: &str, cause: &str) -> Result<(), Failure> {
+        let line = facts::seen_line(&self.narrator.out, Timestamp::now(), kind, subject, what, cause);
+        self.narrator.line(&line)
     }
 
     /// All events of one workflow, as the feed has them.
@@ -225,18 +425,6 @@ impl Teller {
         let mut feed = Feed::new(None, Some(&sent.correlation_id));
         let (items, _) = feed.rest(&self.client, 1000).await?;
         Ok(items.into_iter().map(|mut item| item["envelope"].take()).collect())
-    }
-
-    /// What the ingress counted so far for the one app.
-    pub fn tally(&self) -> Tally {
-        let url = self.deployed.values().next().map(|deployed| deployed.url.as_str()).unwrap_or_default();
-        Tally::at(&self.azure, url)
-    }
-
-    /// The version that a revision runs, for people.
-    pub fn version_of(&self, revision: &str) -> String {
-        let known = self.deployed.iter().find(|(_, deployed)| deployed.revision == revision);
-        known.map_or_else(|| revision.to_owned(), |(version, _)| format!("{version} ({revision})"))
     }
 }
 
@@ -251,9 +439,9 @@ async fn ask<T>(read: impl Future<Output = Result<T, ReadError>>) -> Result<Opti
 }
 
 /// What goes on, for whoever waits.
-fn in_words(sent: &Sent, moment: &Moment) -> String {
-    let step = text(&moment.operation, "step");
-    match (moment.command.is_null(), step.is_empty()) {
+fn in_words(sent: &Sent) -> String {
+    let step = text(&sent.moment.operation, "step");
+    match (sent.moment.command.is_null(), step.is_empty()) {
         (true, _) => format!("waiting for word of {}", sent.command),
         (false, true) => format!("{} goes on", sent.command),
         (false, false) => format!("{} is at {step}", sent.command),

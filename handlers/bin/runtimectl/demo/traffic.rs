@@ -1,10 +1,10 @@
-//! A trickle of requests through the ingress, and what the ingress counted of it.
+//! Requests through the ingress, a trickle or a load, and what the ingress counted of them.
 
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -12,7 +12,7 @@ use std::{
 use runtime_platform::local::azure::{Azure, Count};
 use tokio::{
     task::JoinHandle,
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 
 /// The pause between two requests.
@@ -21,39 +21,102 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Requests to one address, one after the other, until it is dropped.
 pub struct Trickle {
     task: JoinHandle<()>,
-    unanswered: Arc<AtomicU64>,
+    counts: Arc<Counts>,
+    /// What was told of them: how many, and how many were not answered well.
+    told: Mutex<(u64, u64)>,
+}
+
+#[derive(Default)]
+struct Counts {
+    asked: AtomicU64,
+    /// Without an answer, or with another one than 200.
+    unwell: AtomicU64,
+}
+
+async fn ask(http: &reqwest::Client, url: &str, counts: &Counts) {
+    let answer = match http.get(url).send().await {
+        Ok(answer) => {
+            let well = answer.status() == reqwest::StatusCode::OK;
+            answer.bytes().await.is_ok() && well
+        }
+        Err(_) => false,
+    };
+    if !answer {
+        counts.unwell.fetch_add(1, Ordering::Relaxed);
+    }
+    counts.asked.fetch_add(1, Ordering::Relaxed);
 }
 
 impl Trickle {
     pub fn start(http: reqwest::Client, url: String) -> Self {
-        let unanswered = Arc::new(AtomicU64::new(0));
-        let missed = unanswered.clone();
+        let counts = Arc::new(Counts::default());
+        let kept = counts.clone();
         let task = tokio::spawn(async move {
             let mut pace = interval(PAUSE);
             pace.set_missed_tick_behavior(MissedTickBehavior::Skip);
             loop {
                 pace.tick().await;
-                let answer = match http.get(&url).send().await {
-                    Ok(answer) => answer.bytes().await.map(drop),
-                    Err(error) => Err(error),
-                };
-                if answer.is_err() {
-                    missed.fetch_add(1, Ordering::Relaxed);
-                }
+                ask(&http, &url, &kept).await;
             }
         });
-        Self { task, unanswered }
+        Self { task, counts, told: Mutex::default() }
     }
 
-    /// Requests that no answer came to, in all.
-    pub fn unanswered(&self) -> u64 {
-        self.unanswered.load(Ordering::Relaxed)
+    /// How many requests were made since the last time, and how many of them were not answered well.
+    pub fn since_last(&self) -> (u64, u64) {
+        let now = (self.counts.asked.load(Ordering::Relaxed), self.counts.unwell.load(Ordering::Relaxed));
+        let mut told = self.told.lock().expect("nobody panics while holding the counts");
+        let before = std::mem::replace(&mut *told, now);
+        (now.0 - before.0, now.1 - before.1)
     }
 }
 
 impl Drop for Trickle {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// Requests to one address from many clients at a time, each of which asks again once it was answered.
+pub struct Load {
+    tasks: Vec<JoinHandle<()>>,
+    counts: Arc<Counts>,
+    ending: Arc<AtomicBool>,
+    pub began: Instant,
+}
+
+impl Load {
+    pub fn start(http: &reqwest::Client, url: &str, clients: u32) -> Self {
+        let (counts, ending) = (Arc::new(Counts::default()), Arc::new(AtomicBool::new(false)));
+        let client = |_| {
+            let (http, url) = (http.clone(), url.to_owned());
+            let (counts, ending) = (counts.clone(), ending.clone());
+            tokio::spawn(async move {
+                while !ending.load(Ordering::Relaxed) {
+                    ask(&http, &url, &counts).await;
+                }
+            })
+        };
+        Self { tasks: (0..clients).map(client).collect(), counts, ending, began: Instant::now() }
+    }
+
+    /// Lets everybody have the last answer; how many requests there were, and how many of them were not
+    /// answered well.
+    pub async fn ends(mut self) -> (u64, u64) {
+        self.ending.store(true, Ordering::Relaxed);
+        for task in std::mem::take(&mut self.tasks) {
+            // A client that broke off is counted by what it did not ask.
+            let _ = task.await;
+        }
+        (self.counts.asked.load(Ordering::Relaxed), self.counts.unwell.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
     }
 }
 

@@ -29,8 +29,13 @@ pub async fn run(args: &UpArgs, out: &Out) -> Result<ExitCode, Failure> {
         Some(temporary) => temporary.path().to_owned(),
         None => args.data.clone(),
     };
-    let options =
-        WorldOptions { data: directory, app: args.app.clone(), images: args.images.clone(), port: args.port };
+    let options = WorldOptions {
+        data: directory,
+        app: args.app.clone(),
+        images: args.images.clone(),
+        port: args.port,
+        settings: &[],
+    };
     let mut world = World::start(options, out).await?;
     introduce(&world, args.ephemeral, out)?;
     let ended = world.run(stop_signal()).await;

@@ -17,7 +17,11 @@ use runtime_platform::{
     },
     ports::clock::SystemClock,
 };
-use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 
 use super::{
     data::{ContextFile, Data, Keys},
@@ -55,6 +59,8 @@ pub struct WorldOptions {
     pub images: Option<PathBuf>,
     /// The port of the HTTP functions; the others follow.
     pub port: Option<u16>,
+    /// Settings of the app that are to be others than in `local.settings.json`.
+    pub settings: &'static [(&'static str, &'static str)],
 }
 
 /// The platform on this machine.
@@ -65,6 +71,8 @@ pub struct World {
     log: Log,
     azure: Azure,
     host: Option<Host>,
+    /// The process that handles invocations, while there is one.
+    handler: watch::Sender<Option<u32>>,
     events: mpsc::Receiver<HostEvent>,
     succession: Succession,
     launch: Launch,
@@ -115,7 +123,7 @@ impl World {
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         let launch = Launch {
             app,
-            settings: settings(&data, &keys, &context, &handler)?,
+            settings: settings(&data, &keys, &context, &handler, options.settings)?,
             service_bus: service_bus.clone(),
             key: FunctionKey::new(KEY_NAME, &keys.function_key),
             state: data.directory.join("host"),
@@ -134,6 +142,7 @@ impl World {
             log,
             azure,
             host: Some(host),
+            handler: watch::Sender::new(None),
             events: receiver,
             succession,
             launch,
@@ -179,8 +188,8 @@ impl World {
     }
 
     /// The process that handles invocations, while there is one.
-    pub fn handler_pid(&self) -> Option<u32> {
-        self.host.as_ref().and_then(Host::handler_pid)
+    pub fn handler(&self) -> watch::Receiver<Option<u32>> {
+        self.handler.subscribe()
     }
 
     /// Writes the log and replaces a host that gave up, until `until` ends.
@@ -209,6 +218,7 @@ impl World {
         match event {
             HostEvent::HandlerStarting { pid, port } => {
                 self.guardian.guard(pid);
+                self.handler.send_replace(Some(pid));
                 self.log.tell("INFO", "host", &format!("the handler starts as process {pid} on port {port}"));
             }
             HostEvent::Ready { milliseconds } => {
@@ -216,6 +226,7 @@ impl World {
             }
             HostEvent::HandlerExited { pid, how, restarting } => {
                 self.guardian.release(pid);
+                self.handler.send_if_modified(|known| known.take_if(|known| *known == pid).is_some());
                 let next = if restarting { "it is started again" } else { "it is not started again" };
                 self.log.tell("WARN", "host", &format!("the handler ended ({how}); {next}"));
             }
@@ -438,6 +449,7 @@ fn settings(
     keys: &Keys,
     context: &ContextFile,
     handler: &Path,
+    other: &[(&str, &str)],
 ) -> Result<BTreeMap<String, String>, Failure> {
     let own = std::env::current_exe().map_err(|error| {
         Failure::unusable("The system does not tell where this program is").because(&error)
@@ -465,5 +477,6 @@ fn settings(
         (WARD_PROGRAM, handler.display().to_string()),
         (WARD_PARENT, std::process::id().to_string()),
     ];
-    Ok(settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    let other = other.iter().map(|(name, value)| (*name, (*value).to_owned()));
+    Ok(settings.into_iter().chain(other).map(|(name, value)| (name.to_owned(), value)).collect())
 }
