@@ -225,7 +225,6 @@ fn spec(number: usize) -> RevisionSpec {
         }),
         secrets: vec![secret(0), secret(1)],
         corrective: false,
-        scale_rules: Vec::new(),
     }
 }
 
