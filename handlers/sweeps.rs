@@ -351,9 +351,9 @@ async fn sweep(platform: &Platform, order: &Order) -> Result<(), Fault> {
 /// What each kind does, one line each.
 async fn of_kind(platform: &Platform, scope: &Scope) -> Result<SweepReport, Fault> {
     match scope.kind {
-        Kind::Health => health_sweep::sweep(platform, scope).await,
-        Kind::Drift => runtime_drift_detection_service::sweep(platform, scope).await,
-        Kind::Rotation => rotation_sweep::sweep(platform, scope).await,
-        Kind::Scaling => scaling_sweep::sweep(platform, scope).await,
+        Kind::Health => Box::pin(health_sweep::sweep(platform, scope)).await,
+        Kind::Drift => Box::pin(runtime_drift_detection_service::sweep(platform, scope)).await,
+        Kind::Rotation => Box::pin(rotation_sweep::sweep(platform, scope)).await,
+        Kind::Scaling => Box::pin(scaling_sweep::sweep(platform, scope)).await,
     }
 }
