@@ -18,7 +18,7 @@ use crate::support::{
 
 const DAYS: i64 = 365;
 /// Hours between two looks; each has enough windows for health to flip and come back.
-const LOOK_HOURS: i64 = 12;
+const LOOK_HOURS: i64 = 24;
 /// The most that one environment of one workload may hold after a year, in bytes: a partition takes 20 GB.
 const BYTES_MAX: usize = 20_000_000;
 /// The largest single document, in bytes.
