@@ -80,6 +80,11 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("false"),
     },
     Setting {
+        name: "OPERATOR_KEYS",
+        meaning: "The names of the function keys whose holders operate the whole platform, not only a tenant's part of it; with commas.",
+        default: Some("_master,master"),
+    },
+    Setting {
         name: "LOG_LEVEL",
         meaning: "`error`, `warn`, `info`, `debug` or `trace`.",
         default: Some("info"),
@@ -108,6 +113,8 @@ pub struct Config {
     pub resolve_localhost: bool,
     pub probe_loopback: bool,
     pub probe_private: bool,
+    /// Names of function keys.
+    pub operator_keys: Vec<String>,
     pub log_level: LevelFilter,
 }
 
@@ -212,6 +219,12 @@ impl Config {
             resolve_localhost: reader.choice("RESOLVE_LOCALHOST", &flag),
             probe_loopback: reader.choice("PROBE_LOOPBACK", &flag),
             probe_private: reader.choice("PROBE_PRIVATE", &flag),
+            operator_keys: reader
+                .text("OPERATOR_KEYS")
+                .split(',')
+                .map(|name| name.trim().to_owned())
+                .filter(|name| !name.is_empty())
+                .collect(),
             log_level: reader.choice(
                 "LOG_LEVEL",
                 &[

@@ -211,6 +211,7 @@ enum Refused {
     /// The id of the document that somebody else wrote.
     Conflict(String),
     Unreadable(Source),
+    ForeignMark,
     Database(DatabaseFault),
 }
 
@@ -219,6 +220,7 @@ impl Refused {
         match self {
             Self::Conflict(id) => StoreFault::Conflict(id),
             Self::Unreadable(source) => StoreFault::Corrupt { doing: doing(), source },
+            Self::ForeignMark => StoreFault::ForeignMark { doing: doing() },
             Self::Database(fault) => StoreFault::Unavailable { doing: doing(), source: fault.into() },
         }
     }

@@ -162,6 +162,9 @@ pub enum StoreFault {
     /// The store cannot be reached, or has no room. Whether it wrote is known: it did not.
     #[error("the store is not available while {doing}")]
     Unavailable { doing: String, source: Source },
+    /// The page was to begin at a place that this store did not give.
+    #[error("the mark of where the last page ended is not one that this store gave, while {doing}")]
+    ForeignMark { doing: String },
     /// What is stored cannot be read.
     #[error("a stored document cannot be read while {doing}")]
     Corrupt { doing: String, source: Source },
@@ -185,7 +188,8 @@ pub trait Store: Send + Sync {
     ) -> Result<Listing, StoreFault>;
 
     /// Documents of one kind, wherever they are, that are due at `until` or before, in order of
-    /// (due, id).
+    /// (due, id). One that cannot be read is left out and told in the log: it must not keep the others,
+    /// which are anybody's, from being looked at.
     async fn due(&self, kind: &str, until: Timestamp, page: &Page) -> Result<Listing, StoreFault>;
 
     /// Documents of one kind in all partitions of a tenant.

@@ -86,8 +86,7 @@ impl MemoryStore {
         chosen: impl Fn(&Partition, &Document) -> Option<String>,
     ) -> Result<Listing, StoreFault> {
         if page.after.as_ref().is_some_and(|after| !after.starts_with(MARK)) {
-            let source = "the mark of where the last page ended is not one of this store's".into();
-            return Err(StoreFault::Corrupt { doing: "listing".into(), source });
+            return Err(StoreFault::ForeignMark { doing: "listing".into() });
         }
         let now = self.clock.now();
         let state = self.state();

@@ -36,13 +36,11 @@ impl Order {
         }
     }
 
-    fn place(self, stored: &Stored) -> Place {
-        let Stored { partition, document, .. } = stored;
-        let id = document.id.clone();
-        let (tenant, environment) = (partition.tenant_id.clone(), partition.environment_id.clone());
+    fn place(self, row: &Row) -> Place {
+        let (id, tenant, environment) = (row.id.clone(), row.tenant.clone(), row.environment.clone());
         Place(match self {
-            Self::Made => [time_text(document.at), id, environment, tenant],
-            Self::Due => [time_text(document.due.unwrap_or(Timestamp::MIN)), id, tenant, environment],
+            Self::Made => [row.at.clone(), id, environment, tenant],
+            Self::Due => [row.due.clone().unwrap_or_default(), id, tenant, environment],
         })
     }
 }
@@ -86,11 +84,7 @@ pub struct Place([String; 4]);
 impl Place {
     pub fn read(token: &str) -> Result<Self, Refused> {
         let place = || serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(token).ok()?).ok();
-        place().map(Self).ok_or_else(|| {
-            Refused::Unreadable(
-                "the mark of where the last page ended is not one that this store gave".into(),
-            )
-        })
+        place().map(Self).ok_or(Refused::ForeignMark)
     }
 
     fn token(&self) -> String {
@@ -112,9 +106,18 @@ pub fn page(
     let mut statement = connection.prepare_cached(&sql)?;
     // One more than the page holds tells whether there is a next one.
     let rows = statement.query_map(params_from_iter(values), Row::of)?.collect::<Result<Vec<_>, _>>()?;
-    let more = rows.len() > size;
-    let items = rows.into_iter().take(size).map(Row::read).collect::<Result<Vec<_>, _>>()?;
-    let next = if more { items.last().map(|last| scope.order.place(last).token()) } else { None };
+    let next = if rows.len() > size { Some(scope.order.place(&rows[size - 1]).token()) } else { None };
+    let mut items = Vec::with_capacity(size.min(rows.len()));
+    for row in rows.into_iter().take(size) {
+        match (row.read(), scope.order) {
+            (Ok(stored), _) => items.push(stored),
+            // What is due is everybody's: one document that is broken must not stop all the others.
+            (Err(Refused::Unreadable(problem)), Order::Due) => {
+                tracing::error!("a document that is due is left out: {problem}");
+            }
+            (Err(refused), _) => return Err(refused),
+        }
+    }
     Ok(Listing { items, next })
 }
 

@@ -264,3 +264,26 @@ async fn a_document_is_gone_for_reads_and_writes_at_the_same_instant() {
     assert!(matches!(guarded, Err(StoreFault::Conflict(id)) if id == "a"));
     assert!(store.commit(&home(), vec![Write::Create(expired())]).await.is_ok());
 }
+
+#[tokio::test]
+async fn what_is_due_and_broken_keeps_nothing_else_from_being_found() {
+    let (_directory, store) = open();
+    let due = |id: &str, second| Document {
+        due: Some(Timestamp::from_second(second).unwrap()),
+        ..document(id, serde_json::json!({ "n": 1 }))
+    };
+    let writes = ["a", "b", "c", "d"].into_iter().zip(1..).map(|(id, second)| Write::Create(due(id, second)));
+    store.commit(&home(), writes.collect()).await.unwrap();
+    execute(&store, "UPDATE documents SET body = '{' WHERE id IN ('b', 'd')").await;
+    let mut found = Vec::new();
+    let mut page = Page::first(1);
+    for _ in 0..4 {
+        let listing = store.due("note", Timestamp::from_second(9).unwrap(), &page).await.unwrap();
+        found.extend(listing.items.into_iter().map(|stored| stored.document.id));
+        page.after = listing.next;
+    }
+    assert_eq!((found, page.after), (vec!["a".to_owned(), "c".to_owned()], None));
+    // A tenant's own list says that something is wrong: what is missing there would be missed.
+    let listed = store.query(&home(), "note", &Filter::default(), &Page::first(9)).await;
+    assert!(matches!(listed, Err(StoreFault::Corrupt { .. })), "{listed:?}");
+}

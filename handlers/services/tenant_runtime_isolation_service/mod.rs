@@ -151,7 +151,7 @@ pub async fn renew_views(
 ) -> Result<Option<String>, Fault> {
     let page = Page { after, ..Page::first(VIEWS_AT_ONCE) };
     let listing = ledger.query::<RuntimeTenantBinding>(&commit.partition, &Filter::default(), &page).await?;
-    for (_, binding) in &listing.items {
+    for (_, binding) in listing.items.iter().filter(|(_, binding)| binding.bound) {
         tenant_view::ask(commit, binding, by)?;
     }
     Ok(listing.next)
