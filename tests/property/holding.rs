@@ -128,7 +128,7 @@ fn in_force(platform: &TestPlatform, until: Timestamp, act: &Act) {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 32, max_shrink_iters: 60, failure_persistence: None, ..Config::default() })]
+    #![proptest_config(Config { cases: 16, max_shrink_iters: 40, failure_persistence: None, ..Config::default() })]
 
     #[test]
     fn a_hold_is_never_broken_and_what_waited_goes_on(

@@ -132,7 +132,10 @@ async fn proves(client: &Client, secret: &str, value: &str) {
         let url = deployments.iter().find(|deployment| deployment["weight"] == 100);
         if let Some(url) = url.and_then(|deployment| deployment["url"].as_str()) {
             let variable = secret.to_uppercase().replace('-', "_");
-            let asked = client.http.get(format!("{url}{}{variable}", user_program::HASH_PATH)).send().await;
+            let asked = {
+                let url = format!("{}{}{variable}", url.trim_end_matches('/'), user_program::HASH_PATH);
+                client.http.get(url).send().await
+            };
             if let Ok(asked) = asked {
                 answer = asked.text().await.unwrap_or_default();
             }
