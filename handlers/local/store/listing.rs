@@ -9,12 +9,14 @@ use super::{
     Refused,
     rows::{COLUMNS, Row, time_text},
 };
-use crate::ports::store::{Filter, Listing, PAGE_ITEMS_MAX, Partition};
+use crate::ports::store::{Filter, Listing, PAGE_ITEMS_MAX, Partition, Stored, is_indexed};
 
 /// What a listing goes through, and in which order.
 pub struct Scope {
     /// A condition of SQL on the values that follow.
     condition: &'static str,
+    /// The same on the index of members; none where documents of all tenants are meant.
+    of_members: Option<&'static str>,
     values: Vec<String>,
     order: Order,
 }
@@ -43,10 +45,14 @@ impl Order {
     }
 }
 
+/// The columns of [`Order::Made`] as the index of members names them.
+const MADE_OF_MEMBERS: [&str; 4] = ["made_at", "document_id", "environment_id", "tenant_id"];
+
 impl Scope {
     pub fn partition(partition: &Partition, kind: &str) -> Self {
         Self {
             condition: "tenant = ? AND environment = ? AND kind = ?",
+            of_members: Some("tenant_id = ? AND environment_id = ? AND document_kind = ?"),
             values: vec![partition.tenant_id.clone(), partition.environment_id.clone(), kind.to_owned()],
             order: Order::Made,
         }
@@ -55,6 +61,7 @@ impl Scope {
     pub fn tenant(tenant: &str, kind: &str) -> Self {
         Self {
             condition: "tenant = ? AND kind = ?",
+            of_members: Some("tenant_id = ? AND document_kind = ?"),
             values: vec![tenant.to_owned(), kind.to_owned()],
             order: Order::Made,
         }
@@ -63,6 +70,7 @@ impl Scope {
     pub fn due(kind: &str, until: Timestamp) -> Self {
         Self {
             condition: "kind = ? AND due IS NOT NULL AND due <= ?",
+            of_members: None,
             values: vec![kind.to_owned(), time_text(until)],
             order: Order::Due,
         }
@@ -113,7 +121,8 @@ pub fn page(
     Ok(Listing { items, next })
 }
 
-/// The statement of a page and its values.
+/// The statement of a page and its values. Where a member that is asked for is in the index, the index
+/// leads and the documents follow, so that what was not asked for is not read.
 pub fn statement(
     scope: &Scope,
     filter: &Filter,
@@ -121,26 +130,42 @@ pub fn statement(
     rows: usize,
     now: Timestamp,
 ) -> (String, Vec<String>) {
-    let mut sql = format!(
-        "SELECT {COLUMNS} FROM documents WHERE {} AND (expires IS NULL OR expires > ?)",
-        scope.condition
-    );
+    let leads = scope.of_members.and_then(|condition| {
+        let place = filter.equal.iter().position(|(member, _)| is_indexed(member))?;
+        Some((condition, place))
+    });
     let mut values = scope.values.clone();
+    let (mut sql, columns) = match leads {
+        None => {
+            let sql = format!("SELECT {COLUMNS} FROM documents WHERE {}", scope.condition);
+            (sql, scope.order.columns())
+        }
+        Some((condition, place)) => {
+            let (member, text) = &filter.equal[place];
+            values.extend([member.clone(), text.clone()]);
+            let sql = format!(
+                "SELECT {COLUMNS} FROM members CROSS JOIN documents \
+                 ON tenant = tenant_id AND environment = environment_id AND id = document_id \
+                 WHERE {condition} AND name = ? AND value = ?"
+            );
+            (sql, MADE_OF_MEMBERS)
+        }
+    };
+    // Not as an OR, which SQLite would make two searches of.
+    sql.push_str(" AND ifnull(expires > ?, TRUE)");
     values.push(time_text(now));
     if let Some(since) = filter.since {
-        sql.push_str(" AND at >= ?");
+        sql.push_str(&format!(" AND {} >= ?", if leads.is_some() { "made_at" } else { "at" }));
         values.push(time_text(since));
     }
-    for (member, text) in &filter.equal {
-        // Not a JSON path: a member's name needs no quoting here.
-        sql.push_str(
-            " AND EXISTS (SELECT 1 FROM json_each(body) AS member \
-             WHERE member.key = ? AND member.type = 'text' AND member.value = ?)",
-        );
+    for (place, (member, text)) in filter.equal.iter().enumerate() {
+        if leads.is_some_and(|(_, leading)| leading == place) {
+            continue;
+        }
+        sql.push_str(if is_indexed(member) { HAS_INDEXED } else { HAS });
         values.extend([member.clone(), text.clone()]);
     }
     let (further, direction) = if filter.newest_first { ("<", " DESC") } else { (">", "") };
-    let columns = scope.order.columns();
     if let Some(Place(place)) = after {
         sql.push_str(&format!(" AND ({}) {further} (?, ?, ?, ?)", columns.join(", ")));
         values.extend(place.iter().cloned());
@@ -149,3 +174,12 @@ pub fn statement(
     sql.push_str(&format!(" ORDER BY {} LIMIT {rows}", order.join(", ")));
     (sql, values)
 }
+
+/// That a document has a member of a text, seen in its body. Not a JSON path: a member's name needs no
+/// quoting here.
+const HAS: &str = " AND EXISTS (SELECT 1 FROM json_each(body) AS member \
+     WHERE member.key = ? AND member.type = 'text' AND member.value = ?)";
+/// The same, seen in the index.
+const HAS_INDEXED: &str = " AND EXISTS (SELECT 1 FROM members AS further \
+     WHERE further.tenant_id = tenant AND further.document_kind = kind AND further.name = ? AND further.value = ? \
+     AND further.made_at = at AND further.document_id = id AND further.environment_id = environment)";
