@@ -89,6 +89,11 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("120"),
     },
     Setting {
+        name: "OPERATOR_KEYS",
+        meaning: "The names of the function keys whose holders operate the whole platform, not only a tenant's part of it; with commas.",
+        default: Some("_master,master"),
+    },
+    Setting {
         name: "LOG_LEVEL",
         meaning: "`error`, `warn`, `info`, `debug` or `trace`.",
         default: Some("info"),
@@ -118,6 +123,8 @@ pub struct Config {
     pub probe_loopback: bool,
     pub probe_private: bool,
     pub drift_settle: SignedDuration,
+    /// Names of function keys.
+    pub operator_keys: Vec<String>,
     pub log_level: LevelFilter,
 }
 
@@ -233,6 +240,12 @@ impl Config {
             probe_loopback: reader.choice("PROBE_LOOPBACK", &flag),
             probe_private: reader.choice("PROBE_PRIVATE", &flag),
             drift_settle: reader.seconds("DRIFT_SETTLE_SECONDS", SETTLE_SECONDS_MAX),
+            operator_keys: reader
+                .text("OPERATOR_KEYS")
+                .split(',')
+                .map(|name| name.trim().to_owned())
+                .filter(|name| !name.is_empty())
+                .collect(),
             log_level: reader.choice(
                 "LOG_LEVEL",
                 &[

@@ -25,6 +25,8 @@ use crate::{
         runtime_configuration_service::publish_configuration::PublishConfiguration,
         runtime_environment_service::{decommission, provision_environment::ProvisionEnvironment},
         runtime_inventory_worker,
+        runtime_scaling_service::apply_scaling_policy::ApplyScalingPolicy,
+        scaling_policy_worker,
         secret_binding_service::{bind_secret::BindSecret, rotate_secret::RotateSecret},
         service_catalog_runtime_service::on_runtime_environment::OnRuntimeEnvironment,
         tenant_runtime_isolation_service::{bind_tenant::BindTenant, tenant_view},
@@ -47,6 +49,7 @@ pub fn all() -> Vec<Function> {
         command::<BindSecret>(),
         command::<RotateSecret>(),
         command::<RemediateDrift>(),
+        command::<ApplyScalingPolicy>(),
         // What it makes of its own events.
         subscription::<OnRuntimeConfiguration>(),
         subscription::<OnRuntimeSecrets>(),
@@ -56,6 +59,7 @@ pub fn all() -> Vec<Function> {
         subscription::<OnRuntimeEnvironment>(),
         subscription::<runtime_inventory_worker::OnRuntimeDeployment>(),
         subscription::<runtime_inventory_worker::OnRuntimeScaling>(),
+        subscription::<scaling_policy_worker::on_runtime_health::OnRuntimeHealth>(),
         // What the platform tells itself.
         queue("ContinueOperation", operations::TICKS, |platform, message| {
             Box::pin(async move { delivery::tick(&platform, &message).await })
@@ -92,6 +96,9 @@ pub fn all() -> Vec<Function> {
         timer("HealthSweep", "*/30 * * * * *", |platform| {
             Box::pin(async move { sweeps::start(&platform, sweeps::Kind::Health).await })
         }),
+        timer("ScalingSweep", "0 * * * * *", |platform| {
+            Box::pin(async move { sweeps::start(&platform, sweeps::Kind::Scaling).await })
+        }),
         // What operators read.
         get("Health", "v1/runtime/health", |platform, _| {
             Box::pin(async move { admin::health::get(&platform) })
@@ -117,13 +124,16 @@ pub fn all() -> Vec<Function> {
         get("ServiceHealth", "v1/runtime/services/{id}/health", |platform, request| {
             Box::pin(async move { admin::services::health(&platform, &request).await })
         }),
+        get("ScalingPolicies", "v1/runtime/scaling-policies/{id?}", |platform, request| {
+            Box::pin(async move { admin::scaling_policies::get(&platform, &request).await })
+        }),
         get("Plans", "v1/runtime/plans/{id}", |platform, request| {
             Box::pin(async move { admin::plans::get(&platform, &request).await })
         }),
         get("TenantBindings", "v1/runtime/tenant-bindings/{id?}", |platform, request| {
             Box::pin(async move { admin::tenant_bindings::get(&platform, &request).await })
         }),
-        get("Commands", "v1/runtime/commands/{id}", |platform, request| {
+        get("Commands", "v1/runtime/commands/{id?}", |platform, request| {
             Box::pin(async move { admin::commands::get(&platform, &request).await })
         }),
         get("Events", "v1/runtime/events/{id?}", |platform, request| {
@@ -135,13 +145,38 @@ pub fn all() -> Vec<Function> {
         get("FiledDeadLetters", "v1/runtime/dead-letters/{id?}", |platform, request| {
             Box::pin(async move { admin::filed::get(&platform, &request).await })
         }),
+        get("Holds", "v1/runtime/holds/{id?}", |platform, request| {
+            Box::pin(async move { admin::holds::get(&platform, &request).await })
+        }),
+        get("Sweeps", "v1/runtime/sweeps", |platform, request| {
+            Box::pin(async move { admin::sweeps::get(&platform, &request).await })
+        }),
+        get("Outbox", "v1/runtime/outbox", |platform, request| {
+            Box::pin(async move { admin::outbox::get(&platform, &request).await })
+        }),
         get("Drift", "v1/runtime/drift/{id?}", |platform, request| {
             Box::pin(async move { admin::drift::get(&platform, &request).await })
         }),
         get("DriftSuppressions", "v1/runtime/drift/suppressions", |platform, request| {
             Box::pin(async move { admin::drift_suppressions::get(&platform, &request).await })
         }),
+        // Commands over HTTP, each named `Post` and the command.
+        posted::<ProvisionEnvironment>("PostProvisionEnvironment", "v1/runtime/environments"),
+        posted::<Deploy>("PostDeploy", "v1/runtime/deployments"),
+        posted::<RollbackDeployment>("PostRollbackDeployment", "v1/runtime/deployments/{id}/rollback"),
+        posted::<PublishConfiguration>("PostPublishConfiguration", "v1/runtime/configurations"),
+        posted::<BindSecret>("PostBindSecret", "v1/runtime/secret-bindings"),
+        posted::<RotateSecret>("PostRotateSecret", "v1/runtime/secret-bindings/{id}/rotate"),
+        posted::<BindTenant>("PostBindTenant", "v1/runtime/tenant-bindings"),
+        posted::<ApplyScalingPolicy>("PostApplyScalingPolicy", "v1/runtime/scaling-policies"),
+        posted::<RemediateDrift>("PostRemediateDrift", "v1/runtime/drift/{id}/remediate"),
         // What operators do.
+        post("Hold", "v1/runtime/holds", |platform, request| {
+            Box::pin(async move { admin::holds::post(&platform, &request).await })
+        }),
+        post("ReleaseHold", "v1/runtime/holds/{id}/release", |platform, request| {
+            Box::pin(async move { admin::holds::release(&platform, &request).await })
+        }),
         post("SuppressDrift", "v1/runtime/drift/suppressions", |platform, request| {
             Box::pin(async move { admin::drift_suppressions::post(&platform, &request).await })
         }),
@@ -237,6 +272,13 @@ fn post(
     run: fn(Platform, HttpRequest) -> Running<HttpAnswer>,
 ) -> Function {
     Function { name, trigger: Trigger::Http { method: "post", route }, run: Run::Http(run) }
+}
+
+/// The function that takes a command over HTTP; `name` is `Post` and the command's name.
+fn posted<C: Command>(name: &'static str, route: &'static str) -> Function {
+    post(name, route, |platform, request| {
+        Box::pin(async move { admin::command_posts::post::<C>(&platform, &request).await })
+    })
 }
 
 /// The queue that a function reads; none for a function that reads no queue.

@@ -591,6 +591,7 @@ fn translate(fault: StoreFault, doing: &str) -> Fault {
         StoreFault::Unavailable { .. } => {
             Fault::Transient { doing: doing.to_owned(), retry_after: None, source: fault.into() }
         }
+        StoreFault::ForeignMark { .. } => Fault::foreign_mark(doing),
         StoreFault::Corrupt { .. } => Fault::Unreadable { doing: doing.to_owned(), source: fault.into() },
     }
 }

@@ -66,6 +66,8 @@ pub enum Kind {
     RotateSecret,
     /// Puts the resources of an environment right.
     Remediate,
+    /// Brings a scaling policy to its workload.
+    Scale,
     /// Takes an environment down.
     Decommission,
 }

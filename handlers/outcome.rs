@@ -22,10 +22,22 @@ pub enum Fault {
     Unreadable { doing: String, source: Source },
 }
 
+/// The code of the fault for a page that is to begin at a place that was never given.
+pub const CURSOR_INVALID: &str = "CursorInvalid";
+
 impl Fault {
     /// A fault that may pass, while doing `doing`, e.g. ``reading `env-1` ``.
     pub fn transient(doing: impl Into<String>, source: impl Into<Source>) -> Self {
         Self::Transient { doing: doing.into(), retry_after: None, source: source.into() }
+    }
+
+    /// A page was to begin at a place that was never given.
+    pub fn foreign_mark(doing: &str) -> Self {
+        Self::Rejected {
+            doing: doing.to_owned(),
+            code: CURSOR_INVALID.to_owned(),
+            detail: "the place where the last page ended is not one that was given".to_owned(),
+        }
     }
 
     /// What to tell an operator: the fault and its causes, as one line.

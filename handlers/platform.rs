@@ -8,8 +8,8 @@ use crate::{
     ledger::Ledger,
     masstransit::WireFormat,
     ports::{
-        bus::Bus, clock::Clock, compute::Compute, infrastructure::Infrastructure, probe::Probe,
-        registry::Registry, vault::Vault,
+        bus::Bus, clock::Clock, compute::Compute, infrastructure::Infrastructure, metrics::Metrics,
+        probe::Probe, registry::Registry, vault::Vault,
     },
 };
 
@@ -23,6 +23,7 @@ pub struct Platform {
     pub compute: Arc<dyn Compute>,
     pub probe: Arc<dyn Probe>,
     pub vault: Arc<dyn Vault>,
+    pub metrics: Arc<dyn Metrics>,
     pub registry: Arc<dyn Registry>,
     pub wire_format: WireFormat,
     /// The Service Bus namespace's host, for addresses in MassTransit's envelope.
@@ -33,6 +34,8 @@ pub struct Platform {
     pub directory_id: Arc<str>,
     /// How long after a deployment the world may still be moving, and is not looked at for drift.
     pub drift_settle: SignedDuration,
+    /// The names of the function keys whose holders operate the whole platform.
+    pub operator_keys: Arc<[String]>,
     /// Between two looks at a store that is away.
     pub hold_pause: Duration,
 }

@@ -27,8 +27,8 @@ use crate::{
     ports::store::{Page, Partition, Stored},
     services::{
         runtime_drift_detection_service, runtime_environment_service::RuntimeEnvironment,
-        runtime_health_service::health_sweep, secret_binding_service::rotation_sweep,
-        tenant_runtime_isolation_service,
+        runtime_health_service::health_sweep, runtime_scaling_service::scaling_sweep,
+        secret_binding_service::rotation_sweep, tenant_runtime_isolation_service,
     },
 };
 
@@ -354,6 +354,6 @@ async fn of_kind(platform: &Platform, scope: &Scope) -> Result<SweepReport, Faul
         Kind::Health => health_sweep::sweep(platform, scope).await,
         Kind::Drift => runtime_drift_detection_service::sweep(platform, scope).await,
         Kind::Rotation => rotation_sweep::sweep(platform, scope).await,
-        Kind::Scaling => Ok(SweepReport::new(scope)),
+        Kind::Scaling => scaling_sweep::sweep(platform, scope).await,
     }
 }

@@ -32,7 +32,7 @@ async fn found(platform: &Platform, request: &HttpRequest) -> Result<Value, Http
             .await?;
         return Ok(view(&deployment, gate.state.as_ref()));
     }
-    let equal = http::equal(request, &["environmentId", "moduleId"]);
+    let equal = http::equal(request, &["environmentId", "moduleId", "status"]);
     let filter = Filter { equal, newest_first: true, ..Filter::default() };
     let listing = platform.ledger.list::<RuntimeDeployment>(&tenant, &filter, &http::page(request)).await?;
     let items = listing.items.iter().map(|(_, deployment)| view(deployment, None)).collect();

@@ -23,7 +23,8 @@ async fn found(platform: &Platform, request: &HttpRequest) -> Result<Value, Http
             HttpError::not_found("EnvironmentNotFound", format!("There is no environment `{id}`."))
         });
     }
-    let filter = Filter { newest_first: true, ..Filter::default() };
+    let equal = http::equal(request, &["name", "stage", "status"]);
+    let filter = Filter { equal, newest_first: true, ..Filter::default() };
     let listing = platform.ledger.list::<RuntimeEnvironment>(&tenant, &filter, &http::page(request)).await?;
     let items = listing.items.iter().map(|(_, environment)| view(environment)).collect();
     Ok(http::list(items, listing.next))

@@ -37,7 +37,7 @@ async fn found(platform: &Platform, request: &HttpRequest) -> Result<Value, Http
         equal.push(("messageTenantId".to_owned(), tenant.to_string()));
     }
     if let Some(id) = http::id(request) {
-        equal.push(("deadLetterId".to_owned(), id.to_owned()));
+        equal.insert(0, ("deadLetterId".to_owned(), id.to_owned()));
         let filter = Filter { equal, ..Filter::default() };
         let listing = filed(platform, &filter, &Page::first(1)).await?;
         let mut letters = listing.items.iter().filter(|(_, letter)| shows(letter, &tenant, unreadable));

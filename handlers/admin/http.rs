@@ -8,7 +8,8 @@ use crate::{
     delivery,
     ids::{EventId, TenantId},
     invocation::{HttpAnswer, HttpRequest},
-    outcome::Fault,
+    outcome::{CURSOR_INVALID, Fault},
+    platform::Platform,
     ports::store::{PAGE_ITEMS_MAX, Page},
 };
 
@@ -43,6 +44,10 @@ impl HttpError {
 
 impl From<Fault> for HttpError {
     fn from(fault: Fault) -> Self {
+        if matches!(&fault, Fault::Rejected { code, .. } if code == CURSOR_INVALID) {
+            let message = "The parameter `after` is no place in this list: give what `next` said, or leave it out to begin anew.";
+            return Self::bad_request(CURSOR_INVALID, message);
+        }
         error!("a request was not answered: {}", fault.chain());
         Self {
             status: 503,
@@ -102,6 +107,11 @@ pub fn page(request: &HttpRequest) -> Page {
 /// Who asks: the name of the key, until callers have tokens of their own.
 pub fn actor(request: &HttpRequest) -> &str {
     request.key_name.as_deref().unwrap_or("anonymous")
+}
+
+/// Whether whoever asks operates the whole platform, and not only a tenant's part of it.
+pub fn is_operator(platform: &Platform, request: &HttpRequest) -> bool {
+    request.key_name.as_ref().is_some_and(|name| platform.operator_keys.contains(name))
 }
 
 /// What makes a request that is sent twice one request.

@@ -1,6 +1,7 @@
 //! What operators look at, and what the platform does without being told.
 
 pub mod cancel_operation;
+pub mod command_posts;
 pub mod commands;
 pub mod configurations;
 pub mod dead_letters;
@@ -12,13 +13,17 @@ pub mod environments;
 pub mod events;
 pub mod filed;
 pub mod health;
+pub mod holds;
 pub mod http;
 pub mod operations;
+pub mod outbox;
 pub mod plans;
 pub mod quarantine;
 pub mod resume_operations;
+pub mod scaling_policies;
 pub mod secret_bindings;
 pub mod services;
 pub mod sweep_now;
+pub mod sweeps;
 pub mod tenant_bindings;
 pub mod writes;

@@ -23,8 +23,8 @@ async fn found(platform: &Platform, request: &HttpRequest) -> Result<Value, Http
             HttpError::not_found("OperationNotFound", format!("There is no operation `{id}`."))
         });
     }
-    let filter =
-        Filter { equal: http::equal(request, &["environmentId"]), newest_first: true, ..Filter::default() };
+    let equal = http::equal(request, &["environmentId", "moduleId", "status", "kind"]);
+    let filter = Filter { equal, newest_first: true, ..Filter::default() };
     let listing = platform.ledger.list::<Operation>(&tenant, &filter, &http::page(request)).await?;
     let items = listing.items.iter().map(|(_, operation)| view(operation)).collect();
     Ok(http::list(items, listing.next))

@@ -67,6 +67,13 @@ impl Order {
         Ok(Self { function, key, given: given.is_some(), actor: http::actor(request).to_owned(), reason })
     }
 
+    /// The same order about another subject, which only counts where the sender gave no key.
+    #[must_use]
+    pub fn about(&self, subject: &str) -> Self {
+        let key = if self.given { self.key.clone() } else { subject.to_owned() };
+        Self { key, ..self.clone() }
+    }
+
     /// The id that the order goes by.
     pub fn id(&self) -> String {
         format!("http-{}", self.key)

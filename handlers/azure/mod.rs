@@ -9,6 +9,7 @@ pub mod credential;
 pub mod direct;
 pub mod http_client;
 pub mod key_vault;
+pub mod metrics;
 pub mod probe;
 pub mod registry;
 pub mod resource_manager;

@@ -13,6 +13,7 @@ use runtime_platform::{
         direct::Direct,
         http_client::{self, HttpSettings},
         key_vault::KeyVault,
+        metrics::AzureMonitor,
         probe::{HttpProbe, Reach},
         registry::ContainerRegistries,
         resource_manager::ResourceManager,
@@ -105,6 +106,7 @@ fn open(config: &Config) -> Result<Platform, Source> {
         ledger: Ledger::new(store(&config.store, clock.clone())?),
         bus: Arc::new(ServiceBusPublisher::new(&config.service_bus_endpoint, client, credential)?),
         infrastructure: Arc::new(Direct::new(Arc::new(manager.clone()), clock.clone())),
+        metrics: Arc::new(AzureMonitor::new(manager.clone(), clock.clone())),
         compute: Arc::new(ContainerApps::new(manager)),
         probe: Arc::new(HttpProbe::new(&http, reach, clock.clone())?),
         vault: Arc::new(vault),
@@ -115,6 +117,7 @@ fn open(config: &Config) -> Result<Platform, Source> {
         subscription_id: config.subscription_id.as_str().into(),
         directory_id: config.directory_id.as_str().into(),
         drift_settle: config.drift_settle,
+        operator_keys: config.operator_keys.as_slice().into(),
         hold_pause: Duration::from_secs(1),
     })
 }

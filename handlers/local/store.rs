@@ -6,6 +6,7 @@
 //! commits start now and then; nothing runs while nobody writes.
 
 mod listing;
+mod members;
 mod rows;
 
 use std::{
@@ -45,7 +46,8 @@ const PURGE_PASSES_MAX: u32 = 200;
 const PURGE_INTERVAL_SECONDS: i64 = 60;
 
 /// Times are texts of one width in UTC, so that their order is the order of time.
-const FORMS: &[&str] = &["
+const FORMS: &[&str] = &[
+    "
     CREATE TABLE documents (
         tenant TEXT NOT NULL,
         environment TEXT NOT NULL,
@@ -64,7 +66,9 @@ const FORMS: &[&str] = &["
     CREATE INDEX documents_of_tenant ON documents (tenant, kind, at, id, environment);
     CREATE INDEX documents_due ON documents (kind, due, id, tenant, environment) WHERE due IS NOT NULL;
     CREATE INDEX documents_expiring ON documents (expires) WHERE expires IS NOT NULL;
-"];
+",
+    members::FORM,
+];
 
 /// Documents in one SQLite file. Cheap to clone.
 #[derive(Clone)]
@@ -207,6 +211,7 @@ enum Refused {
     /// The id of the document that somebody else wrote.
     Conflict(String),
     Unreadable(Source),
+    ForeignMark,
     Database(DatabaseFault),
 }
 
@@ -215,6 +220,7 @@ impl Refused {
         match self {
             Self::Conflict(id) => StoreFault::Conflict(id),
             Self::Unreadable(source) => StoreFault::Corrupt { doing: doing(), source },
+            Self::ForeignMark => StoreFault::ForeignMark { doing: doing() },
             Self::Database(fault) => StoreFault::Unavailable { doing: doing(), source: fault.into() },
         }
     }

@@ -395,7 +395,7 @@ fn traceparent(values: Named<'_>) -> Option<String> {
 }
 
 /// Whether a text has the form of version 0 of the W3C trace parent, `00-{32}-{16}-{2}` in hex.
-fn is_traceparent(text: &str) -> bool {
+pub fn is_traceparent(text: &str) -> bool {
     const LENGTHS: [usize; 4] = [2, 32, 16, 2];
     let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     text.starts_with("00-")

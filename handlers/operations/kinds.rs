@@ -8,6 +8,7 @@ use crate::{
         deployment_service::rollout,
         runtime_configuration_service,
         runtime_environment_service::{decommissioning, provisioning},
+        runtime_scaling_service,
         secret_binding_service::{bind_secret, rotation},
         tenant_runtime_isolation_service::making_part,
     },
@@ -21,6 +22,7 @@ pub(super) async fn step(platform: &Platform, operation: &Operation) -> Result<S
         Kind::BindSecret => bind_secret::step(platform, operation).await,
         Kind::BindTenant => making_part::step(platform, operation).await,
         Kind::RotateSecret => rotation::step(platform, operation).await,
+        Kind::Scale => runtime_scaling_service::step(platform, operation).await,
         Kind::Decommission => decommissioning::step(platform, operation).await,
     }
 }
@@ -33,6 +35,7 @@ pub(super) async fn give_up(platform: &Platform, operation: &Operation, why: &Gi
         Kind::BindSecret => bind_secret::give_up(platform, operation, why).await,
         Kind::BindTenant => making_part::give_up(platform, operation, why).await,
         Kind::RotateSecret => rotation::give_up(platform, operation, why).await,
+        Kind::Scale => runtime_scaling_service::give_up(platform, operation, why).await,
         Kind::Decommission => decommissioning::give_up(platform, operation, why).await,
     }
 }

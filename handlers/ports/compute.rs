@@ -68,6 +68,9 @@ pub struct RevisionSpec {
     /// ingress, its identity) is then written too, and not only looked at.
     #[serde(default)]
     pub corrective: bool,
+    /// What the target itself scales by, between the two bounds.
+    #[serde(default)]
+    pub scale_rules: Vec<ScaleRule>,
 }
 
 impl RevisionSpec {
@@ -89,7 +92,7 @@ impl RevisionSpec {
             memory: self.memory.clone(),
             min_replicas: self.min_replicas,
             max_replicas: self.max_replicas,
-            rules: Vec::new(),
+            rules: self.scale_rules.iter().map(ScaleRule::value).collect(),
         }
     }
 }
@@ -108,8 +111,49 @@ pub struct Template {
     pub memory: String,
     pub min_replicas: u32,
     pub max_replicas: u32,
-    /// Rules of scaling, as the target writes them.
+    /// Rules of scaling: ours as [`ScaleRule::value`], others as the target writes them.
     pub rules: Vec<Value>,
+}
+
+/// How many replicas a workload's revisions may have, and by what the target scales them: a scaling
+/// policy in the target's terms.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ScalingEntry {
+    pub scaling_policy_id: String,
+    /// Counts the changes of what the policy wants of a revision.
+    pub generation: u64,
+    pub min_replicas: u32,
+    pub max_replicas: u32,
+    pub rules: Vec<ScaleRule>,
+}
+
+/// By what the target scales a revision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "by", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum ScaleRule {
+    /// Percent of the processors that replicas ask for.
+    Cpu { percent: u32 },
+    /// Percent of the memory that replicas ask for.
+    Memory { percent: u32 },
+    /// Requests at a time that are for one replica.
+    Requests { concurrent: u32 },
+    /// Waiting messages of a queue that are for one replica.
+    Queue {
+        /// The name of the Service Bus namespace.
+        namespace: String,
+        queue: String,
+        messages: u32,
+        /// The identity that reads the queue's length.
+        identity_id: String,
+    },
+}
+
+impl ScaleRule {
+    /// The rule as it is compared, whatever a target writes for it.
+    pub fn value(&self) -> Value {
+        serde_json::to_value(self).expect("numbers and texts always serialise")
+    }
 }
 
 /// A version of a configuration as a workload holds it: an entry `cfg-v7` that nothing older refers to.

@@ -5,6 +5,7 @@ pub mod bus;
 pub mod clock;
 pub mod compute;
 pub mod infrastructure;
+pub mod metrics;
 pub mod probe;
 pub mod registry;
 pub mod store;

@@ -21,6 +21,13 @@ pub const COMMIT_WRITES_MAX: usize = 100;
 pub const COMMIT_BYTES_MAX: usize = 2_000_000;
 /// The most documents of one page.
 pub const PAGE_ITEMS_MAX: usize = 100;
+/// Members of bodies that a store keeps an index of, beside all whose name ends in `Id`.
+pub const INDEXED: [&str; 6] = ["status", "kind", "reason", "function", "eventType", "severity"];
+
+/// Whether a filter by this member of a body costs what it finds, and not what there is.
+pub fn is_indexed(member: &str) -> bool {
+    member.ends_with("Id") || INDEXED.contains(&member)
+}
 
 /// The hierarchical partition key: everything of one environment is written together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -110,7 +117,8 @@ impl Write {
 /// Which documents of a kind a listing is about.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter {
-    /// Top-level members of the body, by name (camelCase), that must equal a text.
+    /// Top-level members of the body, by name (camelCase), that must equal a text. The first that
+    /// [`is_indexed`] leads the search, so what few documents have comes first.
     pub equal: Vec<(String, String)>,
     /// Only documents made at this time or later.
     pub since: Option<Timestamp>,
@@ -154,6 +162,9 @@ pub enum StoreFault {
     /// The store cannot be reached, or has no room. Whether it wrote is known: it did not.
     #[error("the store is not available while {doing}")]
     Unavailable { doing: String, source: Source },
+    /// The page was to begin at a place that this store did not give.
+    #[error("the mark of where the last page ended is not one that this store gave, while {doing}")]
+    ForeignMark { doing: String },
     /// What is stored cannot be read.
     #[error("a stored document cannot be read while {doing}")]
     Corrupt { doing: String, source: Source },
@@ -177,7 +188,8 @@ pub trait Store: Send + Sync {
     ) -> Result<Listing, StoreFault>;
 
     /// Documents of one kind, wherever they are, that are due at `until` or before, in order of
-    /// (due, id).
+    /// (due, id). One that cannot be read is left out and told in the log: it must not keep the others,
+    /// which are anybody's, from being looked at.
     async fn due(&self, kind: &str, until: Timestamp, page: &Page) -> Result<Listing, StoreFault>;
 
     /// Documents of one kind in all partitions of a tenant.

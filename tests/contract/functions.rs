@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, env, fs, path::Path};
 
-use runtime_platform::functions;
+use runtime_platform::{
+    events::COMMANDS,
+    functions::{self, Trigger},
+};
 
 fn folder() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/functions"))
@@ -42,4 +45,16 @@ fn every_function_has_a_name_of_its_own() {
     let all = functions::all();
     let names: BTreeSet<_> = all.iter().map(|function| function.name).collect();
     assert_eq!(names.len(), all.len());
+}
+
+#[test]
+fn every_command_can_be_posted() {
+    let all = functions::all();
+    for function in all.iter().filter(|function| COMMANDS.contains(&function.name)) {
+        let name = format!("Post{}", function.name);
+        let is_it = |it: &functions::Function| {
+            it.name == name && matches!(it.trigger, Trigger::Http { method: "post", .. })
+        };
+        assert!(all.iter().any(is_it), "{} has no HTTP function {name}", function.name);
+    }
 }

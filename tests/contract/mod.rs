@@ -13,4 +13,5 @@ mod settings;
 mod store;
 mod stored_documents;
 mod subscriptions;
+mod tenants;
 mod tidy;

@@ -22,6 +22,7 @@ use runtime_platform::{
             state::{Decommission, Plan},
         },
         runtime_health_service::HealthCheckResult,
+        runtime_scaling_service::ScalingPolicy,
         secret_binding_service::{SecretBinding, SecretRotation},
         service_catalog_runtime_service::{CatalogueEntry, PastService, RuntimeService},
         tenant_runtime_isolation_service::RuntimeTenantBinding,
@@ -34,6 +35,7 @@ use crate::scenario::holds::hold;
 use crate::support::{
     builders::{
         PROJECT, TENANT, bind, bind_secret, deploy, environment, provision, publish_configuration, rotate,
+        scale,
     },
     faulty::When,
     fixed_clock::FixedClock,
@@ -54,6 +56,7 @@ async fn todays() -> Vec<Document> {
     platform.run(&bind_secret("bind-1", "db-password")).await;
     platform.run(&rotate("rotate-1", "db-password", "Manual")).await;
     platform.run(&publish_configuration("publish-1", json!({ "LOG_LEVEL": "debug" }))).await;
+    platform.run(&scale("scale-1", "Cpu", (1, 4), json!({ "target": 60 }))).await;
     platform.run(&provision("provision-2").with("/name", json!("other"))).await;
     let other = EnvironmentId::derived(&TENANT.parse().unwrap(), &PROJECT.parse().unwrap(), "other", 0);
     platform.post("Decommission", Some(other.as_str()), json!({ "reason": "never used" }), None).await;
@@ -183,6 +186,7 @@ corpus!(
     WorkloadConfiguration,
     SecretBinding,
     SecretRotation,
+    ScalingPolicy,
     Hold,
     SweepReport,
     HealthCheckResult,

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::support::{
     builders::{
         IMAGE, Order, bind, bind_secret, bind_secret_other, deploy, deploy_other, provision,
-        publish_configuration, remediate, rollback, rotate,
+        publish_configuration, remediate, rollback, rotate, scale,
     },
     fakes::compute::Behaviour,
     test_platform::{RunResult, TestPlatform},
@@ -110,6 +110,10 @@ pub fn all() -> Vec<Case> {
     let pooled_serving = [pooled[0].clone(), pooled[1].clone(), deploy("deploy-0", "1.0").of("acme")];
     let publish = |id: &str, level: &str| publish_configuration(id, json!({ "LOG_LEVEL": level }));
     let published = [provisioned.clone(), deploy("deploy-0", "1.0"), publish("publish-0", "debug")];
+    // The least stays one: whether the inventory hears first of the deployment or of the scaling, which
+    // topics do not promise, would else decide which of the two its own event names as its cause.
+    let cpu = |id: &str, most: u32| scale(id, "Cpu", (1, most), json!({ "target": 60 }));
+    let scaled = [provisioned.clone(), deploy("deploy-0", "1.0"), cpu("scale-0", 4)];
     let two = [provisioned.clone(), deploy("deploy-0", "1.0"), deploy("deploy-1", "1.1")];
     let with_secret = [&serving[..], &[bind_secret("secret-0", "db-password")]].concat();
     let others = [deploy_other("deploy-o", "1.0"), bind_secret_other("secret-o", "db-password")];
@@ -148,6 +152,11 @@ pub fn all() -> Vec<Case> {
         case("rotate a compromised secret", &shared, rotate("x", "db-password", "Compromised")),
         case("rotate a secret that nobody is bound to", &serving, rotate("x", "db-password", "Manual")),
         case("roll back to before a rotation", &rotated, rollback("x")),
+        case("scale what serves", &serving, cpu("x", 4)),
+        case("scale what is scaled otherwise", &scaled, cpu("x", 6)),
+        case("scale what is scaled like that", &scaled, cpu("x", 4)),
+        case("scale what does not serve", std::slice::from_ref(&provisioned), cpu("x", 4)),
+        case("deploy what is scaled", &scaled, deploy("x", "1.1")),
         case("roll back", &two, rollback("x")),
         drifted("put a workload right", &serving, Drift::Ingress),
         drifted("put a resource right", &prod, Drift::Vault),

@@ -206,11 +206,11 @@ impl Client {
 
     // --- Resource Manager.
 
-    async fn token(&self) -> String {
+    async fn token(&self, resource: &str) -> String {
         let endpoint = self.text("identityEndpoint");
         let answer = self
             .http
-            .get(format!("{endpoint}?api-version=2019-08-01&resource=https://management.azure.com"))
+            .get(format!("{endpoint}?api-version=2019-08-01&resource={resource}"))
             .header("x-identity-header", self.keys["identityHeader"].as_str().unwrap())
             .send()
             .await
@@ -221,7 +221,8 @@ impl Client {
 
     async fn manager(&self, method: http::Method, path: &str, body: Option<Value>) -> Value {
         let url = format!("{}{path}", self.text("resourceManagerEndpoint"));
-        let mut request = self.http.request(method, url).header("authorization", self.token().await);
+        let token = self.token("https://management.azure.com").await;
+        let mut request = self.http.request(method, url).header("authorization", token);
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body.to_string());
         }
@@ -233,18 +234,55 @@ impl Client {
 
     /// Every container app, as Resource Manager shows it.
     pub async fn apps(&self) -> Vec<Value> {
+        self.resources(&format!("Microsoft.App/containerApps?api-version={CONTAINER_APPS}")).await
+    }
+
+    /// All resources of a type, in every group.
+    async fn resources(&self, of_type: &str) -> Vec<Value> {
         let subscription = "/subscriptions/00000000-0000-0000-0000-00000000c105";
         let groups = format!("{subscription}/resourcegroups?api-version=2021-04-01");
         let groups = self.manager(http::Method::GET, &groups, None).await;
-        let mut apps = Vec::new();
+        let mut found = Vec::new();
         for group in groups["value"].as_array().unwrap() {
-            let id = group["id"].as_str().unwrap();
-            let path = format!("{id}/providers/Microsoft.App/containerApps?api-version={CONTAINER_APPS}");
-            apps.extend(
+            let path = format!("{}/providers/{of_type}", group["id"].as_str().unwrap());
+            found.extend(
                 self.manager(http::Method::GET, &path, None).await["value"].as_array().unwrap().clone(),
             );
         }
-        apps
+        found
+    }
+
+    // --- Vaults.
+
+    /// The addresses of all vaults.
+    pub async fn vaults(&self) -> Vec<String> {
+        let vaults = self.resources("Microsoft.KeyVault/vaults?api-version=2023-07-01").await;
+        let uri = |vault: &Value| vault["properties"]["vaultUri"].as_str().map(str::to_owned);
+        vaults.iter().filter_map(uri).collect()
+    }
+
+    /// Puts a value into a vault, as its issuer does.
+    pub async fn put_secret(&self, vault: &str, name: &str, value: &str) {
+        self.vault(http::Method::PUT, vault, name, Some(json!({ "value": value }))).await;
+    }
+
+    /// The newest value of a secret.
+    pub async fn secret(&self, vault: &str, name: &str) -> String {
+        let secret = self.vault(http::Method::GET, vault, name, None).await;
+        secret["value"].as_str().unwrap().to_owned()
+    }
+
+    async fn vault(&self, method: http::Method, vault: &str, name: &str, body: Option<Value>) -> Value {
+        let url = format!("{}/secrets/{name}?api-version=7.5", vault.trim_end_matches('/'));
+        let token = self.token(self.text("vaultEndpoint")).await;
+        let mut request = self.http.request(method, url).header("authorization", token);
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        let answer = request.send().await.unwrap();
+        let (status, bytes) = (answer.status(), answer.bytes().await.unwrap());
+        assert!(status.is_success(), "the vault answers {status} about `{name}`");
+        serde_json::from_slice(&bytes).unwrap()
     }
 
     /// The revisions of an app.

@@ -6,6 +6,7 @@
 //! `--` choose suites by a part of their name, as in the usual harness.
 
 mod bad_input;
+mod canary;
 mod client;
 mod dealt_deaths;
 mod demo;
@@ -46,6 +47,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "staged", needs: None, run: staged::run },
     Suite { name: "user_program", needs: None, run: user_program::run },
     Suite { name: "demo", needs: None, run: demo::run },
+    Suite { name: "canary", needs: None, run: canary::run },
     Suite { name: "bad_input", needs: None, run: bad_input::run },
     Suite { name: "full_disk", needs: None, run: full_disk::run },
     Suite { name: "dealt_deaths", needs: None, run: dealt_deaths::run },

@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::{
     client::Client,
@@ -18,6 +19,8 @@ use crate::{
 
 /// What makes this program the user's.
 pub const ARGUMENT: &str = "serve-as-the-users-program";
+/// Under this path it answers the hash of a variable of its environment.
+pub const HASH_PATH: &str = "/hash-of/";
 /// How long a command may take to its end.
 const END: Duration = Duration::from_secs(40);
 /// How long something may live on after `up` was killed.
@@ -47,8 +50,12 @@ pub fn serve() -> ExitCode {
                     _ => return,
                 }
             }
+            let asked = String::from_utf8_lossy(&head).split(' ').nth(1).unwrap_or_default().to_owned();
+            let body = match asked.strip_prefix(HASH_PATH) {
+                Some(variable) => hash_of(variable),
+                None => format!("version {version}"),
+            };
             let status = if version == "broken" { "500 Internal Server Error" } else { "200 OK" };
-            let body = format!("version {version}");
             let length = body.len();
             // Who asked may be gone.
             let _ = write!(
@@ -58,6 +65,12 @@ pub fn serve() -> ExitCode {
         });
     }
     ExitCode::SUCCESS
+}
+
+/// The SHA-256 of a variable, in hexadecimal digits.
+fn hash_of(variable: &str) -> String {
+    let value = std::env::var(variable).unwrap_or_default();
+    Sha256::digest(value.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub fn run() -> Result<(), String> {

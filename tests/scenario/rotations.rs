@@ -9,7 +9,10 @@ use runtime_platform::{
     holds::HoldScope,
     operations::{Kind, Operation},
     ports::clock::Clock,
-    services::secret_binding_service::{SecretBinding, SecretRotation},
+    services::{
+        deployment_service::Slot,
+        secret_binding_service::{SecretBinding, SecretRotation},
+    },
     sweeps::SweepReport,
 };
 use serde_json::json;
@@ -399,7 +402,11 @@ async fn an_old_version_waits_for_whoever_uses_it() {
     expect!["The rotation of `db-password` did not come to its end: ended by `olga`: not today (Cancelled). The bindings that moved are at version generated2, and the old version stays enabled until nobody uses it; see that `runtimectl get secret-bindings` and what serves agree, and send RotateSecret again."].assert_eq(&reason(&platform));
     expect!["version generated1 of `db-password` stays enabled: `dep-4dbb3a7c` of `module-reservations-api` serves with it"].assert_eq(&sweep_after(&mut platform, 2).await.join("\n"));
     assert_eq!(enabled(&platform), ["generated1", "generated2"]);
-    // Once it passes with the new one, the old one goes.
+    // The new version is kept out where it failed, until somebody lifts that; once the workload passes
+    // with it, the old one goes.
+    let kept_out = platform.states::<Slot>()[0].quarantine[0].deployment_id.to_string();
+    let why = json!({ "reason": "the database knows the new password by now" });
+    assert_eq!(platform.post("LiftQuarantine", Some(&kept_out), why, None).await.status, 200);
     platform.compute.secret("generated2", Behaviour::Good);
     platform.run(&deploy("deploy-2", "1.4.2")).await;
     sweep_after(&mut platform, 1).await;

@@ -87,4 +87,21 @@ impl TestPlatform {
         };
         run(self.platform.clone(), request).await
     }
+
+    /// Posts a command to its HTTP function, as [`TestPlatform::post`].
+    pub async fn post_command(&mut self, name: &str, id: Option<&str>, body: Value, key: &str) -> HttpAnswer {
+        let answer = self.post(name, id, body, Some(key)).await;
+        if let Some(id) = answer.body["eventId"].as_str() {
+            self.commands.insert(id.to_owned());
+        }
+        answer
+    }
+
+    /// Calls an HTTP function with a request of any kind.
+    pub async fn request(&self, name: &str, request: HttpRequest) -> HttpAnswer {
+        let function =
+            self.functions.iter().find(|function| function.name == name).expect("there is such a function");
+        let Run::Http(run) = function.run else { panic!("{name} takes no requests") };
+        run(self.platform.clone(), request).await
+    }
 }

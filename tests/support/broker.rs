@@ -130,6 +130,11 @@ impl Broker {
         self.state().waiting.push(held);
     }
 
+    /// Gives a message back that was only looked at.
+    pub fn give_back(&self, held: Held) {
+        self.state().waiting.push(held);
+    }
+
     /// Delivers a message once more, beside the delivery that was.
     pub fn repeat(&self, held: &Held) {
         let mut state = self.state();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use runtime_platform::{
     events::queue_name,
-    ids::{self, EnvironmentId},
+    ids::{self, EnvironmentId, ServiceId},
     ports::{bus::Outgoing, store::Partition, vault::SecretRef},
     services::secret_binding_service::SecretBinding,
 };
@@ -243,4 +243,24 @@ pub fn rotate(event_id: &str, secret_name: &str, reason: &str) -> Order {
         "version": null,
     });
     Order::new(event_id, "RotateSecret", payload)
+}
+
+/// The service of the workload that [`deploy`] deploys, as a tenant has it.
+pub fn service(tenant: &str) -> ServiceId {
+    ServiceId::derived(&tenant.parse().unwrap(), &environment(), &MODULE.parse().unwrap())
+}
+
+/// Scales the workload by a kind between two bounds; `more` are members beside them.
+pub fn scale(event_id: &str, kind: &str, (min, max): (u32, u32), more: Value) -> Order {
+    let mut payload = json!({
+        "environmentId": environment(),
+        "serviceId": service(TENANT),
+        "kind": kind,
+        "minReplicas": min,
+        "maxReplicas": max,
+    });
+    for (name, value) in more.as_object().into_iter().flatten() {
+        payload[name] = value.clone();
+    }
+    Order::new(event_id, "ApplyScalingPolicy", payload)
 }

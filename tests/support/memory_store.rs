@@ -20,6 +20,9 @@ use tokio::task::yield_now;
 
 use super::fixed_clock::FixedClock;
 
+/// Writes from one purge of what has expired to the next.
+const PURGE_WRITES: u64 = 1000;
+
 /// A store in memory. Clones are the same store.
 #[derive(Clone)]
 pub struct MemoryStore {
@@ -34,6 +37,8 @@ struct State {
     documents: Documents,
     /// Counts the writes; the last one is the newest etag.
     writes: u64,
+    /// When what has expired goes, in writes.
+    purge_at: u64,
 }
 
 struct Kept {
@@ -78,14 +83,21 @@ impl MemoryStore {
         &self,
         newest_first: bool,
         page: &Page,
-        chosen: impl Fn(&Stored) -> Option<String>,
+        chosen: impl Fn(&Partition, &Document) -> Option<String>,
     ) -> Result<Listing, StoreFault> {
         if page.after.as_ref().is_some_and(|after| !after.starts_with(MARK)) {
-            let source = "the mark of where the last page ended is not one of this store's".into();
-            return Err(StoreFault::Corrupt { doing: "listing".into(), source });
+            return Err(StoreFault::ForeignMark { doing: "listing".into() });
         }
-        let mut found: Vec<_> =
-            self.dump().into_iter().filter_map(|stored| Some((chosen(&stored)?, stored))).collect();
+        let now = self.clock.now();
+        let state = self.state();
+        let mut found: Vec<_> = state
+            .documents
+            .iter()
+            .filter(|(_, kept)| kept.lives(now))
+            .filter_map(|((partition, _), kept)| {
+                Some((chosen(partition, &kept.document)?, (partition, kept)))
+            })
+            .collect();
         found.sort_by(|(a, _), (b, _)| if newest_first { b.cmp(a) } else { a.cmp(b) });
         let behind = |key: &String| match page.after.as_ref().and_then(|after| after.strip_prefix(MARK)) {
             None => true,
@@ -97,7 +109,8 @@ impl MemoryStore {
         let items: Vec<_> = found.by_ref().take(size).collect();
         let more = found.next().is_some();
         let next = items.last().filter(|_| more).map(|(key, _)| format!("{MARK}{key}"));
-        Ok(Listing { items: items.into_iter().map(|(_, stored)| stored).collect(), next })
+        let items = items.into_iter().map(|(_, (partition, kept))| stored(partition, kept)).collect();
+        Ok(Listing { items, next })
     }
 }
 
@@ -114,8 +127,7 @@ fn key(at: Timestamp, rest: [&str; 3]) -> String {
     format!("{since:030}\u{1}{}", rest.join("\u{1}"))
 }
 
-fn made(stored: &Stored) -> String {
-    let Stored { partition, document, .. } = stored;
+fn made(partition: &Partition, document: &Document) -> String {
     key(document.at, [&document.id, &partition.environment_id, &partition.tenant_id])
 }
 
@@ -142,7 +154,17 @@ fn limits(writes: &[Write]) -> Result<(), StoreFault> {
     Ok(())
 }
 
-/// Applies one write to documents that are thrown away where a later write conflicts.
+/// Takes writes back, the last one first.
+fn undo(documents: &mut Documents, before: Vec<((Partition, String), Option<Arc<Kept>>)>) {
+    for (place, kept) in before.into_iter().rev() {
+        match kept {
+            Some(kept) => drop(documents.insert(place, kept)),
+            None => drop(documents.remove(&place)),
+        }
+    }
+}
+
+/// Applies one write; nothing is changed where it conflicts.
 fn apply(
     documents: &mut Documents,
     partition: &Partition,
@@ -188,15 +210,27 @@ impl Store for MemoryStore {
         limits(&writes)?;
         yield_now().await;
         let now = self.clock.now();
-        let mut state = self.state();
-        let mut documents = state.documents.clone();
+        let mut guard = self.state();
+        let state = &mut *guard;
         let mut etags = Vec::with_capacity(writes.len());
+        let mut before = Vec::with_capacity(writes.len());
         for write in writes {
             state.writes += 1;
             let etag = Etag(format!("m{}", state.writes));
-            etags.push(apply(&mut documents, partition, write, now, etag)?);
+            let place = (partition.clone(), write.id().to_owned());
+            before.push((place.clone(), state.documents.get(&place).cloned()));
+            match apply(&mut state.documents, partition, write, now, etag) {
+                Ok(etag) => etags.push(etag),
+                Err(fault) => {
+                    undo(&mut state.documents, before);
+                    return Err(fault);
+                }
+            }
         }
-        state.documents = documents;
+        if state.writes >= state.purge_at {
+            state.purge_at = state.writes + PURGE_WRITES;
+            state.documents.retain(|_, kept| kept.lives(now));
+        }
         Ok(etags)
     }
 
@@ -207,17 +241,14 @@ impl Store for MemoryStore {
         filter: &Filter,
         page: &Page,
     ) -> Result<Listing, StoreFault> {
-        self.page(filter.newest_first, page, |stored| {
-            let chosen = stored.partition == *partition
-                && stored.document.kind == kind
-                && passes(filter, &stored.document);
-            chosen.then(|| made(stored))
+        self.page(filter.newest_first, page, |place, document| {
+            let chosen = place == partition && document.kind == kind && passes(filter, document);
+            chosen.then(|| made(place, document))
         })
     }
 
     async fn due(&self, kind: &str, until: Timestamp, page: &Page) -> Result<Listing, StoreFault> {
-        self.page(false, page, |stored| {
-            let Stored { partition, document, .. } = stored;
+        self.page(false, page, |partition, document| {
             let due = document.due.filter(|due| *due <= until && document.kind == kind)?;
             Some(key(due, [&document.id, &partition.tenant_id, &partition.environment_id]))
         })
@@ -230,11 +261,9 @@ impl Store for MemoryStore {
         filter: &Filter,
         page: &Page,
     ) -> Result<Listing, StoreFault> {
-        self.page(filter.newest_first, page, |stored| {
-            let chosen = stored.partition.tenant_id == tenant
-                && stored.document.kind == kind
-                && passes(filter, &stored.document);
-            chosen.then(|| made(stored))
+        self.page(filter.newest_first, page, |partition, document| {
+            let chosen = partition.tenant_id == tenant && document.kind == kind && passes(filter, document);
+            chosen.then(|| made(partition, document))
         })
     }
 }

@@ -5,9 +5,11 @@
 pub mod asking;
 pub mod broker;
 pub mod builders;
+pub mod counting;
 pub mod fakes;
 pub mod faulty;
 pub mod fixed_clock;
+pub mod large;
 pub mod memory_bus;
 pub mod memory_store;
 pub mod refusing;

@@ -37,6 +37,7 @@ use runtime_platform::{
             state::{Decommission, Plan},
         },
         runtime_health_service::HealthCheckResult,
+        runtime_scaling_service::ScalingPolicy,
         secret_binding_service::{SecretBinding, SecretRotation},
         service_catalog_runtime_service::{CatalogueEntry, PastService, RuntimeService},
         tenant_runtime_isolation_service::RuntimeTenantBinding,
@@ -49,8 +50,8 @@ use super::{
     broker::{self, Broker, Held},
     builders::Order,
     fakes::{
-        compute::FakeCompute, infrastructure::FakeInfrastructure, probe::FakeProbe, registry::FakeRegistry,
-        vault::FakeVault,
+        compute::FakeCompute, infrastructure::FakeInfrastructure, metrics::FakeMetrics, probe::FakeProbe,
+        registry::FakeRegistry, vault::FakeVault,
     },
     faulty::{FaultyBus, FaultyStore, Trouble},
     fixed_clock::FixedClock,
@@ -63,6 +64,8 @@ use super::{
 const HAPPENINGS_MAX: usize = 20_000;
 /// How old what is unsent must be before the sweep takes it.
 const SWEEP_AGE: SignedDuration = SignedDuration::from_secs(5);
+/// The key whose holder operates the whole platform.
+pub const OPERATOR: &str = "olga";
 /// How long the host takes to start the handler anew.
 const RESTART: Duration = Duration::from_secs(1);
 
@@ -85,6 +88,7 @@ pub struct TestPlatform {
     pub compute: FakeCompute,
     pub infrastructure: FakeInfrastructure,
     pub vault: FakeVault,
+    pub metrics: FakeMetrics,
     pub probe: FakeProbe,
     pub registry: FakeRegistry,
     /// Bad answers of compute and infrastructure.
@@ -95,7 +99,7 @@ pub struct TestPlatform {
     pub(super) functions: Vec<Function>,
     story: Vec<Line>,
     /// Ids of the commands that were sent.
-    commands: BTreeSet<String>,
+    pub(super) commands: BTreeSet<String>,
     told: (usize, usize),
     /// Deliveries and timers so far.
     happenings: usize,
@@ -136,6 +140,7 @@ impl TestPlatform {
         compute.finish_after(1);
         let infrastructure = FakeInfrastructure::new(trouble.clone());
         let vault = FakeVault::new(clock.clone(), trouble.clone());
+        let metrics = FakeMetrics::new(clock.clone(), compute.clone(), trouble.clone());
         let probe = FakeProbe::new(clock.clone(), compute.clone(), Trouble::default());
         let platform = Platform {
             ledger: Ledger::new(Arc::new(store.clone())),
@@ -146,12 +151,14 @@ impl TestPlatform {
             // Not to be reached is an answer of the workload, not a fault of ours: probes are not troubled.
             probe: Arc::new(probe.clone()),
             vault: Arc::new(vault.clone()),
+            metrics: Arc::new(metrics.clone()),
             registry: Arc::new(Refusing { inner: registry.clone(), script: script.clone() }),
             wire_format: WireFormat::MassTransit,
             namespace: "test.servicebus.windows.net".into(),
             subscription_id: "00000000-0000-0000-0000-00000000c105".into(),
             directory_id: "00000000-0000-0000-0000-0000000d13ec".into(),
             drift_settle: SignedDuration::from_secs(120),
+            operator_keys: [OPERATOR.to_owned()].into(),
             hold_pause: Duration::ZERO,
         };
         Self {
@@ -162,6 +169,7 @@ impl TestPlatform {
             compute,
             infrastructure,
             vault,
+            metrics,
             probe,
             registry,
             script,
@@ -198,6 +206,11 @@ impl TestPlatform {
     /// Lets everything happen, the clock jumping from one thing to the next.
     pub async fn run_until_quiet(&mut self) {
         while self.happen().await {}
+    }
+
+    /// Forgets how much has happened: a long story is told in parts, and each part ends.
+    pub fn rest(&mut self) {
+        self.happenings = 0;
     }
 
     /// Lets everything happen, and the sweeps too that were ordered for later.
@@ -467,6 +480,9 @@ impl TestPlatform {
             known.extend(commands.map(|entry| entry.event_id));
         }
         known.extend(self.broker.commanded());
+        // Order is kept within an aggregate only: a cause may be published after its effect.
+        known.extend(self.events().iter().map(|event| event.envelope.event_id.to_string()));
+        let mut seen = BTreeSet::new();
         let mut sequences: BTreeMap<String, u64> = BTreeMap::new();
         for event in self.events() {
             let id = event.envelope.event_id.to_string();
@@ -477,7 +493,7 @@ impl TestPlatform {
                 event.event_type(),
                 told()
             );
-            assert!(known.insert(id), "{} was published twice{}", event.event_type(), told());
+            assert!(seen.insert(id), "{} was published twice{}", event.event_type(), told());
             let before = sequences.insert(event.aggregate.clone(), event.sequence).unwrap_or(0);
             assert_eq!(
                 event.sequence,
@@ -551,6 +567,7 @@ fn readable(stored: Stored) -> Result<(), String> {
         RuntimeDriftFinding::KIND => read::<RuntimeDriftFinding>(stored).map(drop),
         DriftIndex::KIND => read::<DriftIndex>(stored).map(drop),
         Suppression::KIND => read::<Suppression>(stored).map(drop),
+        ScalingPolicy::KIND => read::<ScalingPolicy>(stored).map(drop),
         Hold::KIND => read::<Hold>(stored).map(drop),
         SweepReport::KIND => read::<SweepReport>(stored).map(drop),
         HealthCheckResult::KIND => read::<HealthCheckResult>(stored).map(drop),

@@ -143,6 +143,14 @@ fn in_short(payload: &Value, event_type: &str) -> String {
         }
         "RuntimeEnvironmentDecommissioned" => text("environmentId"),
         "ConfigurationSynced" => format!("version {} at {}", text("version"), text("serviceId")),
+        "ScalingPolicyApplied" => format!(
+            "{} {} from {} to {}: {}",
+            text("scalingPolicyId"),
+            text("direction"),
+            text("fromReplicas"),
+            text("toReplicas"),
+            payload["reason"].as_str().unwrap_or_default()
+        ),
         "SecretBound" => format!("{} {} {}", text("secretBindingId"), text("secretName"), text("version")),
         "SecretRotated" => format!(
             "{} {} from {} to {} ({})",

@@ -9,7 +9,7 @@ use super::{
     reading::{self, Traffic},
     secrets,
 };
-use crate::ports::compute::{RevisionSpec, WorkloadRef};
+use crate::ports::compute::{RevisionSpec, ScaleRule, WorkloadRef};
 
 /// Registries of Azure, to which workloads sign in as their own identity.
 const AZURE_REGISTRY_SUFFIX: &str = ".azurecr.io";
@@ -136,8 +136,62 @@ fn ingress(revision: &RevisionSpec, traffic: &[Traffic]) -> Value {
     })
 }
 
+/// Whole, an empty list of rules included: a patch that said nothing of rules would keep those of the
+/// revision before.
 fn scale(revision: &RevisionSpec) -> Value {
-    json!({ "minReplicas": revision.min_replicas, "maxReplicas": revision.max_replicas })
+    json!({
+        "minReplicas": revision.min_replicas,
+        "maxReplicas": revision.max_replicas,
+        "rules": revision.scale_rules.iter().map(rule).collect::<Vec<_>>(),
+    })
+}
+
+/// A rule in Container Apps' words, which writes numbers as texts.
+fn rule(rule: &ScaleRule) -> Value {
+    let utilization = |kind: &str, percent: u32| {
+        let metadata = json!({ "type": "Utilization", "value": percent.to_string() });
+        json!({ "name": kind, "custom": { "type": kind, "metadata": metadata } })
+    };
+    match rule {
+        ScaleRule::Cpu { percent } => utilization("cpu", *percent),
+        ScaleRule::Memory { percent } => utilization("memory", *percent),
+        ScaleRule::Requests { concurrent } => json!({
+            "name": "requests",
+            "http": { "metadata": { "concurrentRequests": concurrent.to_string() } },
+        }),
+        ScaleRule::Queue { namespace, queue, messages, identity_id } => json!({
+            "name": "queue",
+            "custom": {
+                "type": "azure-servicebus",
+                "metadata": {
+                    "namespace": namespace,
+                    "queueName": queue,
+                    "messageCount": messages.to_string(),
+                },
+                "identity": identity_id,
+            },
+        }),
+    }
+}
+
+/// Reads a rule that [`rule`] wrote; none for one that is not of ours.
+pub(super) fn rule_of(written: &Value) -> Option<ScaleRule> {
+    let text = |pointer: &str| written.pointer(pointer).and_then(Value::as_str);
+    let number = |pointer: &str| text(pointer).and_then(|text| text.parse().ok());
+    match (text("/name")?, text("/custom/type")) {
+        ("requests", None) => {
+            Some(ScaleRule::Requests { concurrent: number("/http/metadata/concurrentRequests")? })
+        }
+        ("cpu", Some("cpu")) => Some(ScaleRule::Cpu { percent: number("/custom/metadata/value")? }),
+        ("memory", Some("memory")) => Some(ScaleRule::Memory { percent: number("/custom/metadata/value")? }),
+        ("queue", Some("azure-servicebus")) => Some(ScaleRule::Queue {
+            namespace: text("/custom/metadata/namespace")?.to_owned(),
+            queue: text("/custom/metadata/queueName")?.to_owned(),
+            messages: number("/custom/metadata/messageCount")?,
+            identity_id: text("/custom/identity")?.to_owned(),
+        }),
+        _ => None,
+    }
 }
 
 /// The whole list of containers, for a patch replaces it whole: ours renewed, others' as they are.
@@ -216,4 +270,34 @@ fn registries_with(app: &Value, workload: &WorkloadRef, revision: &RevisionSpec)
     }
     registries.push(json!({ "server": server, "identity": workload.target.identity_id }));
     Some(json!(registries))
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn each_rule_is_written_as_container_apps_takes_it() {
+        let queue = ScaleRule::Queue {
+            namespace: "sb-1".into(),
+            queue: "orders".into(),
+            messages: 5,
+            identity_id: "/identities/i".into(),
+        };
+        let rules = [
+            ScaleRule::Cpu { percent: 70 },
+            ScaleRule::Memory { percent: 80 },
+            ScaleRule::Requests { concurrent: 20 },
+            queue,
+        ];
+        let told: Vec<_> = rules.iter().map(|it| rule(it).to_string()).collect();
+        expect![[r#"
+            {"name":"cpu","custom":{"type":"cpu","metadata":{"type":"Utilization","value":"70"}}}
+            {"name":"memory","custom":{"type":"memory","metadata":{"type":"Utilization","value":"80"}}}
+            {"name":"requests","http":{"metadata":{"concurrentRequests":"20"}}}
+            {"name":"queue","custom":{"type":"azure-servicebus","metadata":{"namespace":"sb-1","queueName":"orders","messageCount":"5"},"identity":"/identities/i"}}"#]]
+        .assert_eq(&told.join("\n"));
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{CONFIGURATION_VARIABLE, DEPLOYMENT_VARIABLE, secrets};
+use super::{CONFIGURATION_VARIABLE, DEPLOYMENT_VARIABLE, body, secrets};
 use crate::{
     azure::resource_manager::is_at_work,
     ports::compute::{Observed, Revision, RevisionSpec, RevisionState, Settings, Template},
@@ -212,7 +212,10 @@ fn template(app: &Value, of: &Value) -> Template {
         memory: text(&own, "/resources/memory").unwrap_or_default().to_owned(),
         min_replicas: number(of, "/properties/template/scale/minReplicas"),
         max_replicas: number(of, "/properties/template/scale/maxReplicas"),
-        rules: list(of, "/properties/template/scale/rules").to_vec(),
+        rules: list(of, "/properties/template/scale/rules")
+            .iter()
+            .map(|rule| body::rule_of(rule).map_or_else(|| rule.clone(), |rule| rule.value()))
+            .collect(),
         ..Template::default()
     };
     for variable in list(&own, "/env") {

@@ -133,6 +133,7 @@ mod tests {
             configuration: None,
             secrets,
             corrective: false,
+            scale_rules: Vec::new(),
         }
     }
 

@@ -41,6 +41,7 @@ fn spec(suffix: &str, image: &str) -> RevisionSpec {
         configuration: None,
         secrets: Vec::new(),
         corrective: false,
+        scale_rules: Vec::new(),
     }
 }
 
@@ -175,7 +176,7 @@ async fn the_first_revision_is_a_new_app_and_takes_all_traffic_by_name() {
                 "template": {
                     "revisionSuffix": "d1",
                     "containers": [own_container("d1", image)],
-                    "scale": { "minReplicas": 1, "maxReplicas": 3 },
+                    "scale": { "minReplicas": 1, "maxReplicas": 3, "rules": [] },
                 },
             },
         })
@@ -215,7 +216,7 @@ async fn a_second_revision_gets_no_traffic_and_changes_nobody_elses_part() {
                 "template": {
                     "revisionSuffix": "d2",
                     "containers": [{ "name": "sidecar", "image": "proxy:1" }, own],
-                    "scale": { "minReplicas": 1, "maxReplicas": 3 },
+                    "scale": { "minReplicas": 1, "maxReplicas": 3, "rules": [] },
                 },
             },
         })

@@ -1,8 +1,14 @@
 //! What can be typed.
 
+mod orders;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use orders::*;
+
+use crate::collections::{self, Collection};
 
 /// The command line as a whole.
 #[derive(Debug, Parser)]
@@ -43,12 +49,21 @@ pub enum Command {
     Up(UpArgs),
     Send(SendArgs),
     Get(GetArgs),
+    Rollback(RollbackArgs),
+    Rotate(RotateArgs),
+    Remediate(RemediateArgs),
+    Hold(HoldArgs),
+    Release(ReleaseArgs),
     Lift(LiftArgs),
     Cancel(CancelArgs),
+    Suppress(SuppressArgs),
+    Sweep(SweepArgs),
+    Decommission(DecommissionArgs),
     Watch(WatchArgs),
     Explain(ExplainArgs),
     Logs(LogsArgs),
     Stage(StageArgs),
+    Completion(CompletionArgs),
 }
 
 /// Start the platform on this machine and tell its story, message by message, from nothing to nothing
@@ -144,38 +159,16 @@ pub enum Wire {
     Masstransit,
 }
 
-/// Let an image that is in quarantine be deployed again
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  runtimectl lift dep-3a6e1f0c --reason 'the database was down, not the release'\n\n\
-    See what is kept out, and since when: runtimectl get quarantine"
-)]
-pub struct LiftArgs {
-    /// The deployment that failed
-    pub deployment: String,
-    /// Why, for whoever reads it later
-    #[arg(long)]
-    pub reason: String,
-}
-
-/// End an operation: a rollout goes back, provisioning stops where it stands
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  runtimectl cancel op-3a6e1f0c --reason 'the wrong region'")]
-pub struct CancelArgs {
-    pub operation: String,
-    /// Why, for whoever reads it later
-    #[arg(long)]
-    pub reason: String,
-}
-
-/// Show environments, deployments, operations, configurations, bindings, plans, events, what is in quarantine, or dead letters
+/// Show what there is: environments, deployments, services, operations, commands, events and all the rest
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     runtimectl get deployments --environment env-3a6e1f0c\n  \
-    runtimectl get environments env-3a6e1f0c -o yaml")]
+    runtimectl get environments env-3a6e1f0c -o yaml\n  \
+    runtimectl get operations --status Running --watch\n  \
+    runtimectl get drift --filter severity=Critical -o json")]
 pub struct GetArgs {
-    #[arg(value_enum)]
-    pub kind: Kind,
+    #[arg(value_parser = collections::parser(), value_name = "WHAT")]
+    pub kind: &'static Collection,
     /// One of them, by its id
     pub id: Option<String>,
     #[arg(long, short, value_enum, default_value_t = Format::Table)]
@@ -186,33 +179,21 @@ pub struct GetArgs {
     /// Only of this module
     #[arg(long, value_name = "ID", conflicts_with = "id")]
     pub module: Option<String>,
+    /// Only in this status, e.g. Running
+    #[arg(long, conflicts_with = "id")]
+    pub status: Option<String>,
+    /// Only where a member has this value, e.g. severity=Critical; which members depends on what is shown
+    #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub filter: Vec<(String, String)>,
     /// At most so many
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub limit: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
-    #[value(alias = "environment", alias = "env")]
-    Environments,
-    #[value(alias = "deployment", alias = "dep")]
-    Deployments,
-    #[value(alias = "operation", alias = "op")]
-    Operations,
-    #[value(alias = "tenant-binding", alias = "tb")]
-    TenantBindings,
-    #[value(alias = "configuration", alias = "cfg")]
-    Configurations,
-    #[value(alias = "secret-binding", alias = "sb")]
-    SecretBindings,
-    #[value(alias = "plan")]
-    Plans,
-    #[value(alias = "event", alias = "evt")]
-    Events,
-    Quarantine,
-    #[value(alias = "dead-letter", alias = "dl")]
-    DeadLetters,
-    Drift,
+    /// Show it again whenever it has changed, until Ctrl-C
+    #[arg(long, short)]
+    pub watch: bool,
+    /// Seconds from one look to the next
+    #[arg(long, default_value_t = 2, requires = "watch", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub interval: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -306,6 +287,16 @@ pub struct StageArgs {
     /// Build the handler with cargo first, as production runs it
     #[arg(long)]
     pub release: bool,
+}
+
+/// `NAME=VALUE`.
+fn name_and_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => {
+            Ok((name.to_owned(), value.to_owned()))
+        }
+        _ => Err(format!("`{text}` is no NAME=VALUE; write e.g. severity=Critical")),
+    }
 }
 
 /// A time span as people write it, e.g. `90s`, `10m`, `1h30m`.

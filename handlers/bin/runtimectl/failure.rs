@@ -84,6 +84,11 @@ impl Failure {
         self
     }
 
+    /// Whether nobody was there to ask, or it was asked wrongly.
+    pub fn is_unusable(&self) -> bool {
+        matches!(self, Self::Told { exit: Exit::Unusable, .. })
+    }
+
     /// A failure to write to standard output.
     pub fn of_output(error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {

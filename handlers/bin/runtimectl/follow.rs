@@ -51,7 +51,7 @@ pub async fn to_the_end(
         match client.get(&path, &[]).await {
             Ok(command) => {
                 seen = Instant::now();
-                teller.known = true;
+                teller.known = command["status"] != "Sent";
                 if let Some(operation) = command["operationId"].as_str() {
                     teller.operation(client, operation).await;
                 }

@@ -11,6 +11,7 @@ use crate::{cli::Cli, failure::Failure, output::Out};
 mod bus;
 mod cli;
 mod client;
+mod collections;
 mod commands;
 mod context;
 mod demo;
@@ -67,6 +68,15 @@ async fn dispatch(cli: Cli, out: &Out) -> Result<ExitCode, Failure> {
         cli::Command::Up(args) => up::run(&args, out).await,
         cli::Command::Send(args) => send::run(&connection, &args, out).await,
         cli::Command::Get(args) => get::run(&connection, &args, out).await,
+        cli::Command::Rollback(args) => operate::rollback(&connection, &args, out).await,
+        cli::Command::Rotate(args) => operate::rotate(&connection, &args, out).await,
+        cli::Command::Remediate(args) => operate::remediate(&connection, &args, out).await,
+        cli::Command::Hold(args) => operate::hold(&connection, &args, out).await,
+        cli::Command::Release(args) => operate::release(&connection, &args, out).await,
+        cli::Command::Suppress(args) => operate::suppress(&connection, &args, out).await,
+        cli::Command::Sweep(args) => operate::sweep(&connection, &args, out).await,
+        cli::Command::Decommission(args) => operate::decommission(&connection, &args, out).await,
+        cli::Command::Completion(args) => operate::completion(&args, out),
         cli::Command::Lift(args) => operate::lift(&connection, &args, out).await,
         cli::Command::Cancel(args) => operate::cancel(&connection, &args, out).await,
         cli::Command::Watch(args) => watch::run(&connection, &args, out).await,

@@ -41,7 +41,7 @@ fn members(command: &str) -> &'static [(&'static str, Is)] {
         ],
         "ApplyScalingPolicy" => &[
             ("serviceId", Is::Text),
-            ("kind", Is::Text),
+            ("kind", Is::OneOf(&["Cpu", "Memory", "QueueDepth", "RequestRate", "Schedule", "Fixed"])),
             ("minReplicas", Is::Number),
             ("maxReplicas", Is::Number),
         ],

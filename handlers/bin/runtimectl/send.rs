@@ -57,7 +57,10 @@ pub async fn run(connection: &Connection, args: &SendArgs, out: &Out) -> Result<
 }
 
 /// Says how it ended: the event to standard output, its meaning in the exit code.
-fn conclude(ended: &Ended, out: &Out) -> Result<ExitCode, Failure> {
+///
+/// # Errors
+/// When the output cannot be written.
+pub fn conclude(ended: &Ended, out: &Out) -> Result<ExitCode, Failure> {
     if let Some(outcome) = &ended.outcome {
         if out.terminal { out.json(outcome)? } else { out.line(&outcome.to_string())? }
     }

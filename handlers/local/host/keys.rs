@@ -41,14 +41,23 @@ pub(super) fn admit(
     given: Option<&str>,
 ) -> Option<Option<(&'static str, String)>> {
     let hash = given.filter(|given| !given.is_empty()).map(hash);
-    // Hashes of unknown texts tell nothing by how long they take to compare.
-    let key = hash.and_then(|hash| keys.iter().find(|key| key.hash == hash));
+    let key = hash.and_then(|hash| of_hash(keys, &hash));
     let found = key.map(|key| (if key.name == MASTER { "Admin" } else { "Function" }, key.name.clone()));
     match level {
         AuthLevel::Anonymous => Some(found),
         AuthLevel::Function => found.map(Some),
         AuthLevel::Admin => found.filter(|(level, _)| *level == "Admin").map(Some),
     }
+}
+
+/// The key of a hash. It takes as long whichever key it is, and if it is none.
+fn of_hash<'a>(keys: &'a [FunctionKey], hash: &[u8; 32]) -> Option<&'a FunctionKey> {
+    keys.iter().fold(None, |found, key| if same(&key.hash, hash) { Some(key) } else { found })
+}
+
+fn same(one: &[u8; 32], other: &[u8; 32]) -> bool {
+    let different = one.iter().zip(other).fold(0, |different, (one, other)| different | (one ^ other));
+    std::hint::black_box(different) == 0
 }
 
 fn hash(key: &str) -> [u8; 32] {

@@ -9,12 +9,14 @@ use super::{
     Refused,
     rows::{COLUMNS, Row, time_text},
 };
-use crate::ports::store::{Filter, Listing, PAGE_ITEMS_MAX, Partition, Stored};
+use crate::ports::store::{Filter, Listing, PAGE_ITEMS_MAX, Partition, Stored, is_indexed};
 
 /// What a listing goes through, and in which order.
 pub struct Scope {
     /// A condition of SQL on the values that follow.
     condition: &'static str,
+    /// The same on the index of members; none where documents of all tenants are meant.
+    of_members: Option<&'static str>,
     values: Vec<String>,
     order: Order,
 }
@@ -34,21 +36,23 @@ impl Order {
         }
     }
 
-    fn place(self, stored: &Stored) -> Place {
-        let Stored { partition, document, .. } = stored;
-        let id = document.id.clone();
-        let (tenant, environment) = (partition.tenant_id.clone(), partition.environment_id.clone());
+    fn place(self, row: &Row) -> Place {
+        let (id, tenant, environment) = (row.id.clone(), row.tenant.clone(), row.environment.clone());
         Place(match self {
-            Self::Made => [time_text(document.at), id, environment, tenant],
-            Self::Due => [time_text(document.due.unwrap_or(Timestamp::MIN)), id, tenant, environment],
+            Self::Made => [row.at.clone(), id, environment, tenant],
+            Self::Due => [row.due.clone().unwrap_or_default(), id, tenant, environment],
         })
     }
 }
+
+/// The columns of [`Order::Made`] as the index of members names them.
+const MADE_OF_MEMBERS: [&str; 4] = ["made_at", "document_id", "environment_id", "tenant_id"];
 
 impl Scope {
     pub fn partition(partition: &Partition, kind: &str) -> Self {
         Self {
             condition: "tenant = ? AND environment = ? AND kind = ?",
+            of_members: Some("tenant_id = ? AND environment_id = ? AND document_kind = ?"),
             values: vec![partition.tenant_id.clone(), partition.environment_id.clone(), kind.to_owned()],
             order: Order::Made,
         }
@@ -57,6 +61,7 @@ impl Scope {
     pub fn tenant(tenant: &str, kind: &str) -> Self {
         Self {
             condition: "tenant = ? AND kind = ?",
+            of_members: Some("tenant_id = ? AND document_kind = ?"),
             values: vec![tenant.to_owned(), kind.to_owned()],
             order: Order::Made,
         }
@@ -65,6 +70,7 @@ impl Scope {
     pub fn due(kind: &str, until: Timestamp) -> Self {
         Self {
             condition: "kind = ? AND due IS NOT NULL AND due <= ?",
+            of_members: None,
             values: vec![kind.to_owned(), time_text(until)],
             order: Order::Due,
         }
@@ -78,11 +84,7 @@ pub struct Place([String; 4]);
 impl Place {
     pub fn read(token: &str) -> Result<Self, Refused> {
         let place = || serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(token).ok()?).ok();
-        place().map(Self).ok_or_else(|| {
-            Refused::Unreadable(
-                "the mark of where the last page ended is not one that this store gave".into(),
-            )
-        })
+        place().map(Self).ok_or(Refused::ForeignMark)
     }
 
     fn token(&self) -> String {
@@ -104,13 +106,23 @@ pub fn page(
     let mut statement = connection.prepare_cached(&sql)?;
     // One more than the page holds tells whether there is a next one.
     let rows = statement.query_map(params_from_iter(values), Row::of)?.collect::<Result<Vec<_>, _>>()?;
-    let more = rows.len() > size;
-    let items = rows.into_iter().take(size).map(Row::read).collect::<Result<Vec<_>, _>>()?;
-    let next = if more { items.last().map(|last| scope.order.place(last).token()) } else { None };
+    let next = if rows.len() > size { Some(scope.order.place(&rows[size - 1]).token()) } else { None };
+    let mut items = Vec::with_capacity(size.min(rows.len()));
+    for row in rows.into_iter().take(size) {
+        match (row.read(), scope.order) {
+            (Ok(stored), _) => items.push(stored),
+            // What is due is everybody's: one document that is broken must not stop all the others.
+            (Err(Refused::Unreadable(problem)), Order::Due) => {
+                tracing::error!("a document that is due is left out: {problem}");
+            }
+            (Err(refused), _) => return Err(refused),
+        }
+    }
     Ok(Listing { items, next })
 }
 
-/// The statement of a page and its values.
+/// The statement of a page and its values. Where a member that is asked for is in the index, the index
+/// leads and the documents follow, so that what was not asked for is not read.
 pub fn statement(
     scope: &Scope,
     filter: &Filter,
@@ -118,26 +130,42 @@ pub fn statement(
     rows: usize,
     now: Timestamp,
 ) -> (String, Vec<String>) {
-    let mut sql = format!(
-        "SELECT {COLUMNS} FROM documents WHERE {} AND (expires IS NULL OR expires > ?)",
-        scope.condition
-    );
+    let leads = scope.of_members.and_then(|condition| {
+        let place = filter.equal.iter().position(|(member, _)| is_indexed(member))?;
+        Some((condition, place))
+    });
     let mut values = scope.values.clone();
+    let (mut sql, columns) = match leads {
+        None => {
+            let sql = format!("SELECT {COLUMNS} FROM documents WHERE {}", scope.condition);
+            (sql, scope.order.columns())
+        }
+        Some((condition, place)) => {
+            let (member, text) = &filter.equal[place];
+            values.extend([member.clone(), text.clone()]);
+            let sql = format!(
+                "SELECT {COLUMNS} FROM members CROSS JOIN documents \
+                 ON tenant = tenant_id AND environment = environment_id AND id = document_id \
+                 WHERE {condition} AND name = ? AND value = ?"
+            );
+            (sql, MADE_OF_MEMBERS)
+        }
+    };
+    // Not as an OR, which SQLite would make two searches of.
+    sql.push_str(" AND ifnull(expires > ?, TRUE)");
     values.push(time_text(now));
     if let Some(since) = filter.since {
-        sql.push_str(" AND at >= ?");
+        sql.push_str(&format!(" AND {} >= ?", if leads.is_some() { "made_at" } else { "at" }));
         values.push(time_text(since));
     }
-    for (member, text) in &filter.equal {
-        // Not a JSON path: a member's name needs no quoting here.
-        sql.push_str(
-            " AND EXISTS (SELECT 1 FROM json_each(body) AS member \
-             WHERE member.key = ? AND member.type = 'text' AND member.value = ?)",
-        );
+    for (place, (member, text)) in filter.equal.iter().enumerate() {
+        if leads.is_some_and(|(_, leading)| leading == place) {
+            continue;
+        }
+        sql.push_str(if is_indexed(member) { HAS_INDEXED } else { HAS });
         values.extend([member.clone(), text.clone()]);
     }
     let (further, direction) = if filter.newest_first { ("<", " DESC") } else { (">", "") };
-    let columns = scope.order.columns();
     if let Some(Place(place)) = after {
         sql.push_str(&format!(" AND ({}) {further} (?, ?, ?, ?)", columns.join(", ")));
         values.extend(place.iter().cloned());
@@ -146,3 +174,12 @@ pub fn statement(
     sql.push_str(&format!(" ORDER BY {} LIMIT {rows}", order.join(", ")));
     (sql, values)
 }
+
+/// That a document has a member of a text, seen in its body. Not a JSON path: a member's name needs no
+/// quoting here.
+const HAS: &str = " AND EXISTS (SELECT 1 FROM json_each(body) AS member \
+     WHERE member.key = ? AND member.type = 'text' AND member.value = ?)";
+/// The same, seen in the index.
+const HAS_INDEXED: &str = " AND EXISTS (SELECT 1 FROM members AS further \
+     WHERE further.tenant_id = tenant AND further.document_kind = kind AND further.name = ? AND further.value = ? \
+     AND further.made_at = at AND further.document_id = id AND further.environment_id = environment)";

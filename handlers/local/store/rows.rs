@@ -140,9 +140,9 @@ impl NewRow {
 
 /// A row as it was read; not yet known to be a document.
 pub struct Row {
-    tenant: String,
-    environment: String,
-    id: String,
+    pub tenant: String,
+    pub environment: String,
+    pub id: String,
     kind: String,
     v: u32,
     pub at: String,

@@ -74,6 +74,75 @@ async fn every_listing_walks_an_index_and_sorts_nothing() {
                 "{plan}"
             );
         }
+        // A second filter and one that is not in the index do not lead, and are not gone through either.
+        let equal = ["color", "moduleId", "status"].map(|name| (name.to_owned(), "x".to_owned())).to_vec();
+        for (scope, index) in [
+            (Scope::partition(&home(), "note"), "INDEX members_of_partition"),
+            (Scope::tenant("t", "note"), "PRIMARY KEY"),
+        ] {
+            let plan = plan_of(scope, Filter { equal: equal.clone(), ..filter() }).await.unwrap();
+            let mut lines = plan.lines();
+            let (first, second) = (lines.next().unwrap(), lines.next().unwrap());
+            assert!(
+                first.contains("SEARCH members") && first.contains(index) && first.contains("value=?"),
+                "{plan}"
+            );
+            assert!(second.contains("SEARCH documents") && second.contains("id=?"), "{plan}");
+            assert!(!plan.contains("TEMP B-TREE") && !plan.contains("SCAN documents"), "{plan}");
+            assert!(plan.contains("SEARCH further") && !plan.contains("SCAN further"), "{plan}");
+        }
+    }
+}
+
+async fn members(store: &SqliteStore) -> Vec<String> {
+    let list = |connection: &Connection| -> Result<Vec<String>, DatabaseFault> {
+        let mut statement = connection
+            .prepare("SELECT document_id || ' ' || name || '=' || value FROM members ORDER BY 1")?;
+        let rows = statement.query_map([], |row| row.get(0))?;
+        Ok(rows.collect::<Result<Vec<_>, _>>()?)
+    };
+    store.database.read(list).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_index_of_members_follows_every_write() {
+    let (_directory, store) = open();
+    let body =
+        json!({"moduleId": "m", "status": "Running", "note": "not in it", "xId": 5, "in": {"aId": "n"}});
+    store.commit(&home(), vec![Write::Create(document("a", body))]).await.unwrap();
+    assert_eq!(members(&store).await, ["a moduleId=m", "a status=Running"]);
+    let body = json!({"moduleId": "m", "status": "Ended"});
+    let etags = store.commit(&home(), vec![Write::Upsert(document("a", body))]).await.unwrap();
+    assert_eq!(members(&store).await, ["a moduleId=m", "a status=Ended"]);
+    let later = Document { at: Timestamp::MAX, ..document("a", json!({"moduleId": "m"})) };
+    store.commit(&home(), vec![Write::Replace(later, etags[0].clone())]).await.unwrap();
+    assert_eq!(members(&store).await, ["a moduleId=m"]);
+    store.commit(&home(), vec![Write::Delete("a".into(), None)]).await.unwrap();
+    let expired = Document { ttl_seconds: Some(0), ..document("b", json!({"moduleId": "m"})) };
+    store.commit(&home(), vec![Write::Create(expired)]).await.unwrap();
+    store.purge().await.unwrap();
+    assert_eq!(members(&store).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_an_older_version_wrote_is_indexed_when_it_is_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.db");
+    let older = Connection::open(&path).unwrap();
+    older.execute_batch(FORMS[0]).unwrap();
+    let insert = "INSERT INTO documents VALUES ('t', 'env-1', 'a', 'note', 1, '1970-01-01T00:00:00.000000000Z', NULL, \
+        NULL, NULL, '{\"moduleId\": \"m\"}', 'e'); PRAGMA user_version = 1";
+    older.execute_batch(insert).unwrap();
+    let store = SqliteStore::open(&path, Arc::new(SystemClock)).unwrap();
+    let filter = Filter { equal: vec![("moduleId".into(), "m".into())], ..Filter::default() };
+    let listing = store.list("t", "note", &filter, &Page::first(10)).await.unwrap();
+    assert_eq!(listing.items.len(), 1);
+}
+
+#[test]
+fn the_index_has_the_members_that_the_port_names() {
+    for name in crate::ports::store::INDEXED {
+        assert_eq!(members::FORM.matches(&format!("'{name}'")).count(), 2, "{name}");
     }
 }
 
@@ -194,4 +263,27 @@ async fn a_document_is_gone_for_reads_and_writes_at_the_same_instant() {
     let guarded = store.commit(&home(), vec![Write::Replace(expired(), etags[0].clone())]).await;
     assert!(matches!(guarded, Err(StoreFault::Conflict(id)) if id == "a"));
     assert!(store.commit(&home(), vec![Write::Create(expired())]).await.is_ok());
+}
+
+#[tokio::test]
+async fn what_is_due_and_broken_keeps_nothing_else_from_being_found() {
+    let (_directory, store) = open();
+    let due = |id: &str, second| Document {
+        due: Some(Timestamp::from_second(second).unwrap()),
+        ..document(id, serde_json::json!({ "n": 1 }))
+    };
+    let writes = ["a", "b", "c", "d"].into_iter().zip(1..).map(|(id, second)| Write::Create(due(id, second)));
+    store.commit(&home(), writes.collect()).await.unwrap();
+    execute(&store, "UPDATE documents SET body = '{' WHERE id IN ('b', 'd')").await;
+    let mut found = Vec::new();
+    let mut page = Page::first(1);
+    for _ in 0..4 {
+        let listing = store.due("note", Timestamp::from_second(9).unwrap(), &page).await.unwrap();
+        found.extend(listing.items.into_iter().map(|stored| stored.document.id));
+        page.after = listing.next;
+    }
+    assert_eq!((found, page.after), (vec!["a".to_owned(), "c".to_owned()], None));
+    // A tenant's own list says that something is wrong: what is missing there would be missed.
+    let listed = store.query(&home(), "note", &Filter::default(), &Page::first(9)).await;
+    assert!(matches!(listed, Err(StoreFault::Corrupt { .. })), "{listed:?}");
 }

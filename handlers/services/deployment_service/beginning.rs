@@ -24,7 +24,7 @@ use crate::{
         store::Partition,
         vault::SecretRef,
     },
-    services::{runtime_configuration_service, secret_binding_service},
+    services::{runtime_configuration_service, runtime_scaling_service, secret_binding_service},
 };
 
 /// The registry's word for an image that is not there.
@@ -221,6 +221,7 @@ pub(super) async fn configure(platform: &Platform, site: &mut Site) -> Result<Re
     let secret_refs = wanted.as_ref().map(|wanted| wanted.secret_refs.clone()).unwrap_or_default();
     deployment.secrets = secret_binding_service::entries(ledger, &partition, &module, &secret_refs).await?;
     deployment.configuration = wanted.map(|wanted| wanted.entry);
+    deployment.scaling = runtime_scaling_service::entry(ledger, &partition, &module).await?;
     if let Some(entry) = slot.as_ref().and_then(|slot| slot.kept_out(deployment)) {
         let KeptOut::Secrets { versions } = &entry.kept_out else {
             return Ok(Err(quarantined(entry, deployment)));

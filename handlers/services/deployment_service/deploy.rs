@@ -38,6 +38,7 @@ use crate::{
         runtime_configuration_service::{self, Unavailable},
         runtime_environment_service::{ProvisioningStatus, RuntimeEnvironment, resources::Stage},
         runtime_health_service::health_gate::HealthGate,
+        runtime_scaling_service,
         tenant_runtime_isolation_service::Ground,
     },
 };
@@ -92,7 +93,12 @@ impl Command for Deploy {
         };
         if let Some(limits) = ground.quota() {
             let used = quota::usage(&platform.ledger, &partition, Some(&wanted.workload.module_id)).await?;
-            if let Err(refusal) = quota::within(limits, used, wanted.workload) {
+            // A policy that the workload has says how many replicas it may have.
+            let module = &wanted.workload.module_id;
+            let scaling = runtime_scaling_service::entry(&platform.ledger, &partition, module).await?;
+            let max_replicas = scaling.map_or(wanted.workload.max_replicas, |it| it.max_replicas);
+            let workload = Workload { max_replicas, ..wanted.workload.clone() };
+            if let Err(refusal) = quota::within(limits, used, &workload) {
                 return Ok(Decision::Refused(refusal));
             }
         }
@@ -384,6 +390,7 @@ fn record(
         configuration_version: message.envelope.payload.configuration_version,
         configuration: None,
         secrets: Vec::new(),
+        scaling: None,
         held_back: false,
         status: if waits { DeploymentStatus::Queued } else { DeploymentStatus::Requested },
         previous: slot.serving.clone(),

@@ -253,6 +253,7 @@ pub(super) async fn failed(
         | operations::Kind::BindTenant
         | operations::Kind::RotateSecret
         | operations::Kind::Remediate
+        | operations::Kind::Scale
         | operations::Kind::Decommission => deployment.requested_event_id.clone(),
     };
     end(platform, operation, site, slot, slot_loaded, event, caused_by, Then::Failed(detail)).await

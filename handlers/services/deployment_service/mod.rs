@@ -26,9 +26,10 @@ pub mod state;
 mod stopping;
 pub mod workloads;
 
-pub use quota::{Usage, usage};
+pub use quota::{Usage, of_one_replica, usage, within};
 pub use secrets::{InUse, secret_course, secret_versions_in_use, serves_with};
 pub use state::{DeploymentStatus, GateRecord, RuntimeDeployment, Slot};
 pub use workloads::{
-    Running, app_names, course, keeps_out, running, running_one, serving_version, workloads,
+    Running, app_names, course, keeps_out, module_of, running, running_one, scaling_course, serving_version,
+    workloads,
 };

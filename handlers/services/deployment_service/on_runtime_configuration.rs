@@ -6,17 +6,15 @@
 
 use super::{
     refresh::{self, Wish},
-    state::{Origin, Slot},
+    state::Origin,
     workloads,
 };
 use crate::{
     delivery::{Message, subscription::Subscriber},
-    events::{ConfigurationSynced, Event, Topic},
-    ids::{ModuleId, ServiceId},
-    ledger::{Commit, Ledger},
+    events::{Event, Topic},
+    ledger::Commit,
     outcome::Fault,
     platform::Platform,
-    ports::store::Partition,
     services::runtime_configuration_service,
 };
 
@@ -32,9 +30,11 @@ impl Subscriber for OnRuntimeConfiguration {
     async fn react(platform: &Platform, message: &Message<Event>, commit: &mut Commit) -> Result<(), Fault> {
         let Event::ConfigurationSynced(synced) = &message.envelope.payload else { return Ok(()) };
         let ledger = &platform.ledger;
-        let Some(module) = module_of(ledger, &commit.partition, message, synced).await? else {
-            return Ok(());
-        };
+        let place = (&message.envelope.tenant_id, &synced.environment_id);
+        let likely = message.envelope.module_id.as_ref();
+        let module =
+            workloads::module_of(ledger, &commit.partition, place, &synced.service_id, likely).await?;
+        let Some(module) = module else { return Ok(()) };
         let wanted = runtime_configuration_service::wanted(ledger, &commit.partition, &module, None).await?;
         if wanted.is_none_or(|wanted| wanted.entry.version != synced.version) {
             return Ok(());
@@ -51,23 +51,4 @@ impl Subscriber for OnRuntimeConfiguration {
         };
         refresh::refresh(ledger, commit, &module, wish).await.map(drop)
     }
-}
-
-/// The module that an event is about: the one that its envelope names, if that is the service's, else
-/// the workload with the service's id.
-async fn module_of(
-    ledger: &Ledger,
-    partition: &Partition,
-    message: &Message<Event>,
-    synced: &ConfigurationSynced,
-) -> Result<Option<ModuleId>, Fault> {
-    let tenant = &message.envelope.tenant_id;
-    let is_it =
-        |module: &ModuleId| ServiceId::derived(tenant, &synced.environment_id, module) == synced.service_id;
-    if let Some(module) = message.envelope.module_id.as_ref().filter(|module| is_it(module)) {
-        let there = ledger.load::<Slot>(partition, &Slot::id(module)).await?.state.is_some();
-        return Ok(there.then(|| module.clone()));
-    }
-    let workloads = workloads::workloads(ledger, partition).await?;
-    Ok(workloads.into_iter().map(|workload| workload.module_id).find(is_it))
 }

@@ -31,9 +31,15 @@ pub struct Usage {
     pub is_more: bool,
 }
 
+/// What one replica of a workload uses: thousandths of a core, and MiB of memory.
+pub fn of_one_replica(workload: &Workload) -> (u64, u64) {
+    let one = Usage::of(workload, 1);
+    (one.cpu_millis, one.memory_mib)
+}
+
 impl Usage {
-    fn of(workload: &Workload) -> Self {
-        let replicas = workload.max_replicas.max(1);
+    fn of(workload: &Workload, replicas: u32) -> Self {
+        let replicas = replicas.max(1);
         // A request of cores is positive and small: it was looked at when the deployment was accepted.
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let cpu_millis = (workload.cpu * 1000.0).round() as u64;
@@ -110,13 +116,16 @@ async fn of_slot(ledger: &Ledger, partition: &Partition, slot: &Slot) -> Result<
     for id in known.chain(&slot.arriving) {
         let deployment = ledger.load::<RuntimeDeployment>(partition, id.as_str()).await?.state;
         let deployment = deployment.ok_or_else(|| missing(id.as_str()))?;
-        usage = usage.or_more(Usage::of(&deployment.workload));
+        usage = usage.or_more(Usage::of(&deployment.workload, deployment.bounds().1));
     }
     Ok(usage)
 }
 
 /// Whether a workload is within a quota, beside what the tenant uses already.
-pub(super) fn within(quota: &TenantQuota, used: Usage, workload: &Workload) -> Result<(), Refusal> {
+///
+/// # Errors
+/// A refusal that names the limit.
+pub fn within(quota: &TenantQuota, used: Usage, workload: &Workload) -> Result<(), Refusal> {
     if used.is_more {
         return Err(Refusal::new(
             ReasonCode::QuotaExceeded,
@@ -132,7 +141,7 @@ pub(super) fn within(quota: &TenantQuota, used: Usage, workload: &Workload) -> R
             "payload.workloads[0].memory: the tenant's quota limits memory, so it must be given in `Gi` or `Mi`, e.g. `0.5Gi`.",
         ));
     }
-    let asked = Usage::of(workload);
+    let asked = Usage::of(workload, workload.max_replicas);
     let all = used.and(asked);
     let limits = [
         (

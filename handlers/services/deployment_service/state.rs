@@ -12,7 +12,7 @@ use crate::{
     ids::{self, DeploymentId, EnvironmentId, ModuleId, OperationId},
     ledger::{Lineage, State},
     ports::{
-        compute::{ComputeTarget, ConfigurationEntry, RevisionSpec, SecretEntry, WorkloadRef},
+        compute::{ComputeTarget, ConfigurationEntry, RevisionSpec, ScalingEntry, SecretEntry, WorkloadRef},
         probe::Sample,
         registry::ImageReference,
     },
@@ -181,6 +181,10 @@ pub struct RuntimeDeployment {
     /// The versions of secrets that its revision is started with, fixed in the same step.
     #[serde(default)]
     pub secrets: Vec<SecretEntry>,
+    /// What the workload's scaling policy wants of its revision, fixed in the same step; the workload's
+    /// own bounds are for where there is no policy.
+    #[serde(default)]
+    pub scaling: Option<ScalingEntry>,
     /// Whether something that is kept out here was left out of it.
     #[serde(default)]
     pub held_back: bool,
@@ -280,6 +284,15 @@ impl RuntimeDeployment {
         format!("d{}", self.deployment_id.as_str().trim_start_matches(DeploymentId::PREFIX))
     }
 
+    /// The least and the most replicas of its revision: those of its policy, else the workload's own.
+    /// One is the least: a revision that is being looked at must be there.
+    pub fn bounds(&self) -> (u32, u32) {
+        let own = (self.workload.min_replicas, self.workload.max_replicas);
+        let (least, most) =
+            self.scaling.as_ref().map_or(own, |scaling| (scaling.min_replicas, scaling.max_replicas));
+        (least.max(1), most.max(1))
+    }
+
     /// The image that is run: by its digest, so that a tag that is moved changes nothing.
     pub fn pinned_image(&self) -> String {
         let image = &self.workload.image;
@@ -301,6 +314,7 @@ impl RuntimeDeployment {
 
     /// The revision as it is wanted.
     pub fn revision_spec(&self) -> RevisionSpec {
+        let (min_replicas, max_replicas) = self.bounds();
         RevisionSpec {
             suffix: self.revision_suffix(),
             deployment_id: self.deployment_id.to_string(),
@@ -309,12 +323,12 @@ impl RuntimeDeployment {
             env: self.workload.env.clone(),
             cpu: self.workload.cpu,
             memory: self.workload.memory.clone(),
-            // A revision that is being looked at must be there.
-            min_replicas: self.workload.min_replicas.max(1),
-            max_replicas: self.workload.max_replicas.max(1),
+            min_replicas,
+            max_replicas,
             configuration: self.configuration.clone(),
             secrets: self.secrets.clone(),
             corrective: self.origin == Origin::Drift,
+            scale_rules: self.scaling.as_ref().map(|scaling| scaling.rules.clone()).unwrap_or_default(),
         }
     }
 
@@ -324,6 +338,7 @@ impl RuntimeDeployment {
             configuration_version: None,
             configuration: None,
             secrets: Vec::new(),
+            scaling: None,
             held_back: false,
             previous: None,
             revision: None,

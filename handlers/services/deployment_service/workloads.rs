@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     events::RolledBackReason,
-    ids::{DeploymentId, EventId, ModuleId},
+    ids::{DeploymentId, EnvironmentId, EventId, ModuleId, ServiceId, TenantId},
     ledger::{Ledger, State},
     outcome::Fault,
     ports::store::{Filter, Page, Partition},
@@ -14,7 +14,7 @@ use crate::{
 use super::{
     deploy::missing,
     ending::completed_event_id,
-    state::{DeploymentStatus, RuntimeDeployment, Slot, app_name, app_name_of_tenant},
+    state::{DeploymentStatus, Origin, RuntimeDeployment, Slot, app_name, app_name_of_tenant},
 };
 
 /// Pages of workloads of one environment.
@@ -73,6 +73,26 @@ pub async fn app_names(
         page.after = Some(next);
     }
     Ok(names)
+}
+
+/// The module of a service: `likely`, if that is the service's, else the workload with its id; none where
+/// there never was such a workload.
+///
+/// # Errors
+/// When the store is away.
+pub async fn module_of(
+    ledger: &Ledger,
+    partition: &Partition,
+    (tenant, environment): (&TenantId, &EnvironmentId),
+    service: &ServiceId,
+    likely: Option<&ModuleId>,
+) -> Result<Option<ModuleId>, Fault> {
+    let is_it = |module: &ModuleId| ServiceId::derived(tenant, environment, module) == *service;
+    if let Some(module) = likely.filter(|module| is_it(module)) {
+        let there = load::<Slot>(ledger, partition, &Slot::id(module)).await?.is_some();
+        return Ok(there.then(|| module.clone()));
+    }
+    Ok(workloads(ledger, partition).await?.into_iter().map(|workload| workload.module_id).find(is_it))
 }
 
 /// A workload that serves.
@@ -177,6 +197,8 @@ pub enum Course {
     Failed { deployment_id: DeploymentId, reason: String },
 }
 
+/// What came of a version of the configuration: a newer one carries it too.
+///
 /// # Errors
 /// When the store is away.
 pub async fn course(
@@ -185,13 +207,44 @@ pub async fn course(
     module: &ModuleId,
     version: u64,
 ) -> Result<Course, Fault> {
+    let of = |deployment: &RuntimeDeployment| deployment.configuration.as_ref().map(|entry| entry.version);
+    let carries = |deployment: &RuntimeDeployment| of(deployment).is_some_and(|number| number >= version);
+    course_of(ledger, partition, module, carries, |deployment| of(deployment) == Some(version)).await
+}
+
+/// What came of a change of what a scaling policy wants. Only a refresh that was made for it fails with
+/// it: a Deploy that failed meanwhile says nothing of the policy.
+///
+/// # Errors
+/// When the store is away.
+pub async fn scaling_course(
+    ledger: &Ledger,
+    partition: &Partition,
+    module: &ModuleId,
+    generation: u64,
+) -> Result<Course, Fault> {
+    let carries = |deployment: &RuntimeDeployment| {
+        deployment.scaling.as_ref().is_some_and(|entry| entry.generation == generation)
+    };
+    let was_for_it =
+        |deployment: &RuntimeDeployment| deployment.origin == Origin::Scaling && carries(deployment);
+    course_of(ledger, partition, module, carries, was_for_it).await
+}
+
+async fn course_of(
+    ledger: &Ledger,
+    partition: &Partition,
+    module: &ModuleId,
+    carries: impl Fn(&RuntimeDeployment) -> bool + Send,
+    was_for_it: impl Fn(&RuntimeDeployment) -> bool + Send,
+) -> Result<Course, Fault> {
     let Some(slot) = load::<Slot>(ledger, partition, &Slot::id(module)).await? else {
         return Ok(Course::Gone);
     };
     if let Some(serving) = &slot.serving {
         let id = serving.deployment_id.as_str();
         let serves = load::<RuntimeDeployment>(ledger, partition, id).await?.ok_or_else(|| missing(id))?;
-        if serves.configuration.is_some_and(|entry| entry.version >= version) {
+        if carries(&serves) {
             return Ok(Course::Carried(serves.deployment_id));
         }
     }
@@ -204,10 +257,8 @@ pub async fn course(
     let equal = vec![("moduleId".to_owned(), module.to_string())];
     let filter = Filter { equal, newest_first: true, ..Filter::default() };
     let recent = ledger.query::<RuntimeDeployment>(partition, &filter, &Page::first(RECENT_MAX)).await?;
-    let failed = recent.items.into_iter().map(|(_, deployment)| deployment).find(|deployment| {
-        deployment.configuration.as_ref().is_some_and(|entry| entry.version == version)
-            && did_not_pass(deployment)
-    });
+    let mut recent = recent.items.into_iter().map(|(_, deployment)| deployment);
+    let failed = recent.find(|deployment| was_for_it(deployment) && did_not_pass(deployment));
     Ok(match failed {
         Some(RuntimeDeployment { deployment_id, reason, .. }) => Course::Failed {
             deployment_id,

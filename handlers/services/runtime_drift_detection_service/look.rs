@@ -232,15 +232,17 @@ async fn unexpected(
     let prefix = ground.prefix();
     let known = deployment_service::app_names(ledger, &scope.partition, prefix.as_deref()).await?;
     // A workload of a bound tenant is looked for where that tenant's deployments are.
-    let others = match ground {
-        Ground::Own { .. } => tenant_runtime_isolation_service::prefixes(ledger, &scope.partition).await?,
-        Ground::Bound { .. } => Vec::new(),
+    let others: BTreeSet<String> = match ground {
+        Ground::Own { .. } => {
+            let prefixes = tenant_runtime_isolation_service::prefixes(ledger, &scope.partition).await?;
+            prefixes.into_iter().collect()
+        }
+        Ground::Bound { .. } => BTreeSet::new(),
     };
-    let begins = |name: &str, prefix: &String| name.starts_with(&format!("{prefix}-"));
     for (name, observed) in listed {
         let is_here = match &prefix {
-            Some(prefix) => begins(name, prefix),
-            None => !others.iter().any(|prefix| begins(name, prefix)),
+            Some(prefix) => name.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('-')),
+            None => !begins_with_one_of(name, &others),
         };
         if !is_here || known.contains(name) {
             continue;
@@ -259,6 +261,12 @@ async fn unexpected(
         });
     }
     Ok(())
+}
+
+/// Whether a name is one of some prefixes, a dash, and more. It costs as much with many prefixes as with
+/// few: an environment may have many tenants, and many workloads.
+fn begins_with_one_of(name: &str, prefixes: &BTreeSet<String>) -> bool {
+    name.match_indices('-').any(|(dash, _)| prefixes.contains(&name[..dash]))
 }
 
 /// What the environment itself is made of.
@@ -282,7 +290,7 @@ async fn infrastructure(platform: &Platform, ground: &Ground, look: &mut Look, r
 }
 
 /// Where a resource of the environment is not as desired.
-fn of_resource(planned: &PlannedChange) -> Vec<Sighting> {
+pub fn of_resource(planned: &PlannedChange) -> Vec<Sighting> {
     let sighting = |path: &str, (kind, severity), (desired, actual), destructive| Sighting {
         resource: planned.id.clone(),
         module_id: None,
@@ -330,5 +338,28 @@ fn of_property(resource_type: &str, path: &str) -> (DriftKind, DriftSeverity) {
             (DriftKind::NetworkPolicyMismatch, DriftSeverity::Critical)
         }
         _ => (DriftKind::ConfigurationMismatch, DriftSeverity::Medium),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_begins_with_a_prefix_up_to_a_dash_and_not_within_a_word() {
+        let prefixes = ["t-1a2b", "acme"].map(str::to_owned).into();
+        for (name, begins) in [
+            ("acme-api", true),
+            ("t-1a2b-orders-api", true),
+            ("acmeapi", false),
+            ("acme", false),
+            ("acmes-api", false),
+            ("t-api", false),
+            ("orders-acme-api", false),
+            ("", false),
+        ] {
+            assert_eq!(begins_with_one_of(name, &prefixes), begins, "{name}");
+        }
+        assert!(!begins_with_one_of("acme-api", &BTreeSet::new()));
     }
 }

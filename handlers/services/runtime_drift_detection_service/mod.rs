@@ -22,6 +22,7 @@ pub mod suppressions;
 pub mod workload;
 
 pub use drift_sweep::sweep;
+pub use look::of_resource;
 pub use state::{DriftIndex, FindingStatus, RuntimeDriftFinding, Suppression};
 
 use crate::{ids::DriftFindingId, ledger::Ledger, outcome::Fault, ports::store::Partition};

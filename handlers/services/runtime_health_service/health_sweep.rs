@@ -71,6 +71,10 @@ pub async fn sweep(platform: &Platform, scope: &Scope) -> Result<SweepReport, Fa
     };
     if scope.module.is_none() {
         retire(platform, scope, &running, &mut report).await?;
+        if catalogue::make_up(platform, &scope.partition, &scope.environment).await? {
+            report.changed += 1;
+            report.note("what the catalogue had not been told of this environment is made up for");
+        }
         if running.len() > BATCH {
             hand_on(platform, scope, &running.split_off(BATCH), &mut report).await?;
         }

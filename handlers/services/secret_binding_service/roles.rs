@@ -8,7 +8,10 @@ use crate::{
         infrastructure::{Change, Resource},
         store::Partition,
     },
-    services::runtime_environment_service::{self, resources},
+    services::{
+        runtime_environment_service::resources::{self, IsolationModel},
+        tenant_runtime_isolation_service::Ground,
+    },
 };
 
 /// The name of the role assignment in the list of an environment's resources.
@@ -23,12 +26,17 @@ pub(super) async fn may_read(
     partition: &Partition,
     environment: &EnvironmentId,
 ) -> Result<bool, Fault> {
-    let view = runtime_environment_service::find(&platform.ledger, partition, environment).await?;
-    let Some(view) = view else { return Ok(false) };
-    let rendered =
-        resources::resources(&view.environment.spec(), &platform.subscription_id, &platform.directory_id);
-    let plan = platform.infrastructure.plan(&with_what_it_needs(&rendered, ROLE)).await?;
-    Ok(plan.iter().any(|planned| planned.key == ROLE && planned.change == Change::NoChange))
+    let Ok(tenant) = partition.tenant_id.parse() else { return Ok(false) };
+    let Some(ground) = Ground::find(&platform.ledger, &tenant, environment).await? else { return Ok(false) };
+    let spec = ground.environment().spec();
+    let rendered = resources::resources(&spec, &platform.subscription_id, &platform.directory_id);
+    // A tenant of a pool has a vault and an identity of its own, and with them an assignment.
+    let pooled = ground.binding().filter(|binding| binding.isolation_model == IsolationModel::Pool);
+    let own = pooled.map(|binding| format!("{}-{ROLE}", binding.prefix()));
+    let own = own.filter(|key| ground.prefix().is_some() && rendered.iter().any(|it| it.key == *key));
+    let role = own.as_deref().unwrap_or(ROLE);
+    let plan = platform.infrastructure.plan(&with_what_it_needs(&rendered, role)).await?;
+    Ok(plan.iter().any(|planned| planned.key == role && planned.change == Change::NoChange))
 }
 
 /// A resource of a list and all that it depends on.

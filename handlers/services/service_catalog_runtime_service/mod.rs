@@ -5,12 +5,14 @@
 //! what events say, the health sweep what was observed; either may come first, twice or never, since
 //! what is registered is always what the store says serves by then.
 
+pub mod make_up;
 pub mod on_runtime_environment;
 pub mod record;
 pub mod state;
 
 use jiff::Timestamp;
 
+pub use make_up::make_up;
 pub use record::{Observation, observe, retire, scaled};
 pub use state::{CatalogueEntry, PastService, RuntimeService};
 

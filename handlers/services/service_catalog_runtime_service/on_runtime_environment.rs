@@ -15,7 +15,7 @@ use crate::{
 /// The id of the entry in its environment's partition.
 const ENTRY: &str = "catalogue-entry";
 /// Bindings that an entry keeps; more are not told apart from these.
-const TENANTS_MAX: usize = 500;
+pub(super) const TENANTS_MAX: usize = 500;
 
 /// ServiceCatalogRuntimeService's part in what happens to environments.
 pub struct OnRuntimeEnvironment;
@@ -69,7 +69,8 @@ impl Subscriber for OnRuntimeEnvironment {
     }
 }
 
-async fn entry(
+/// The entry as it is, or an empty one.
+pub(super) async fn entry(
     ledger: &Ledger,
     commit: &Commit,
     environment: &EnvironmentId,

@@ -109,13 +109,17 @@ fn next(
     let known = same.and_then(|before| before.instances.first()).map(|it| (it.replicas, it.healthy));
     // A gate that was passed saw at least one instance answer.
     let passed = deployment.gate_result == Some(HealthGateResult::Passed);
-    let least = deployment.workload.min_replicas.max(1);
+    let scaled = before.and_then(|before| before.scaled.clone());
+    // Events of two topics come in any order: what was scaled after this deployment ended still counts.
+    let since = |scaled: &&Scaled| {
+        deployment.ended_at.is_some_and(|ended| scaled.at.as_second() >= ended.as_second())
+    };
+    let least = scaled.as_ref().filter(since).map_or(deployment.bounds().0, |scaled| scaled.replicas);
     let assumed = (least, if passed { least } else { 0 });
     let (replicas, healthy) = seen.replicas.or(known).unwrap_or(assumed);
     let judged = seen.health.or_else(|| same.map(|before| health_of(before.status)));
     let status = status(replicas, healthy, judged.unwrap_or_default(), deployment.workload.min_replicas == 0);
     let host = seen.host.as_ref().or(deployment.host.as_ref());
-    let scaled = before.and_then(|before| before.scaled.clone());
     RuntimeService {
         tenant_id: deployment.lineage.tenant_id.clone(),
         environment_id: deployment.environment_id.clone(),

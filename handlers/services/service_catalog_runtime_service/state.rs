@@ -141,7 +141,7 @@ pub struct BoundTenant {
     pub isolation_model: String,
     pub quota: Option<TenantQuota>,
     pub at: Timestamp,
-    /// The event that told of it.
+    /// The event that told of it; empty where a sweep did.
     pub event_id: String,
 }
 

@@ -110,14 +110,22 @@ pub async fn owners_partition(ledger: &Ledger, partition: &Partition) -> Result<
 /// # Errors
 /// When the store is away.
 pub async fn bound_tenants(ledger: &Ledger, partition: &Partition) -> Result<Vec<TenantId>, Fault> {
-    let mut tenants = Vec::new();
+    let bindings = bindings(ledger, partition).await?.into_iter();
+    let others = bindings.filter(|binding| binding.bound_tenant_id != binding.owner_tenant_id);
+    Ok(others.map(|binding| binding.bound_tenant_id).collect())
+}
+
+/// The bindings of an environment; `partition` is the owner's.
+///
+/// # Errors
+/// When the store is away, or there are more than are looked through.
+pub async fn bindings(ledger: &Ledger, partition: &Partition) -> Result<Vec<RuntimeTenantBinding>, Fault> {
+    let mut bindings = Vec::new();
     let mut page = Page::first(VIEWS_AT_ONCE);
     for _ in 0..PAGES_MAX {
         let listing = ledger.query::<RuntimeTenantBinding>(partition, &Filter::default(), &page).await?;
-        let bindings = listing.items.into_iter().map(|(_, binding)| binding);
-        let others = bindings.filter(|binding| binding.bound_tenant_id != binding.owner_tenant_id);
-        tenants.extend(others.map(|binding| binding.bound_tenant_id));
-        let Some(next) = listing.next else { return Ok(tenants) };
+        bindings.extend(listing.items.into_iter().map(|(_, binding)| binding));
+        let Some(next) = listing.next else { return Ok(bindings) };
         page.after = Some(next);
     }
     Err(Fault::Rejected {
@@ -143,7 +151,7 @@ pub async fn renew_views(
 ) -> Result<Option<String>, Fault> {
     let page = Page { after, ..Page::first(VIEWS_AT_ONCE) };
     let listing = ledger.query::<RuntimeTenantBinding>(&commit.partition, &Filter::default(), &page).await?;
-    for (_, binding) in &listing.items {
+    for (_, binding) in listing.items.iter().filter(|(_, binding)| binding.bound) {
         tenant_view::ask(commit, binding, by)?;
     }
     Ok(listing.next)

@@ -49,10 +49,14 @@ pub struct Posted {
     pub body: Value,
 }
 
-/// What the HTTP functions are asked: the path below the routes, and the query.
+/// What the HTTP functions are asked: the method, the path below the routes, the query and the body.
 pub struct Asked {
+    pub method: String,
     pub path: String,
     pub query: HashMap<String, String>,
+    /// None where there is none.
+    pub body: Option<Value>,
+    pub idempotency_key: Option<String>,
 }
 
 type Answers = Arc<dyn Fn(&Asked) -> (u16, Value) + Send + Sync>;
@@ -184,18 +188,22 @@ pub fn interrupt(child: &Child) {
 }
 
 async fn ask(State(answers): State<Answers>, request: Request<axum::body::Body>) -> axum::response::Response {
+    let (parts, body) = request.into_parts();
     let header =
-        |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     if header("x-functions-key").as_deref() != Some(KEY) {
         return StatusCode::UNAUTHORIZED.into_response();
     }
     assert!(header("x-cs-tenant-id").is_some(), "every question names its tenant");
-    let query = url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes())
+    let query = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
         .into_owned()
         .collect::<HashMap<_, _>>();
-    let path =
-        request.uri().path().strip_prefix("/api/v1/runtime/").expect("a route of the platform").to_owned();
-    let (status, body) = answers(&Asked { path, query });
+    let path = parts.uri.path().strip_prefix("/api/v1/runtime/").expect("a route of the platform").to_owned();
+    let (method, idempotency_key) = (parts.method.to_string(), header("idempotency-key"));
+    let bytes = http_body_util::Limited::new(body, REQUEST_BYTES_MAX).collect().await;
+    let bytes = bytes.unwrap().to_bytes();
+    let body = (!bytes.is_empty()).then(|| serde_json::from_slice(&bytes).unwrap());
+    let (status, body) = answers(&Asked { method, path, query, body, idempotency_key });
     (StatusCode::from_u16(status).unwrap(), axum::Json(body)).into_response()
 }
 

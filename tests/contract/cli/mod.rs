@@ -2,6 +2,7 @@
 //! answers as each test says.
 
 mod fake;
+mod operating;
 mod reading;
 mod sending;
 mod staging;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use runtime_platform::ports::store::{Document, Filter, PAGE_ITEMS_MAX, Page, Write};
+use runtime_platform::ports::store::{Document, Filter, PAGE_ITEMS_MAX, Page, StoreFault, Write};
 use serde_json::json;
 
 use super::{Subject, create, home, ids, note, note_at, note_due, note_of, pages, partition, query, second};
@@ -106,7 +106,13 @@ pub async fn a_page_has_a_limit_and_a_mark_of_this_store(subject: &impl Subject)
     let listing = store.query(&home(), "note", &Filter::default(), &page).await.unwrap();
     assert_eq!(listing.items.len(), PAGE_ITEMS_MAX);
     let page = Page { size: 10, after: Some("not a mark".into()) };
-    assert!(store.query(&home(), "note", &Filter::default(), &page).await.is_err());
+    for listing in [
+        store.query(&home(), "note", &Filter::default(), &page).await,
+        store.list("connectsoft", "note", &Filter::default(), &page).await,
+        store.due("note", second(0), &page).await,
+    ] {
+        assert!(matches!(listing, Err(StoreFault::ForeignMark { .. })), "{listing:?}");
+    }
 }
 
 pub async fn what_is_due_is_found_across_partitions_in_order(subject: &impl Subject) {

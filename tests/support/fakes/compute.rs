@@ -83,6 +83,8 @@ struct Workload {
     traffic: BTreeMap<String, u32>,
     /// Requests that came in where traffic enters.
     entered: u32,
+    /// Replicas that the target's autoscaler wants, within the bounds of each revision.
+    scaled: u32,
 }
 
 struct Made {
@@ -177,6 +179,13 @@ impl FakeCompute {
         let there = state.workloads.get(workload)?;
         let (name, _) = there.traffic.iter().find(|(_, weight)| **weight == 100)?;
         there.revisions.get(name).map(|made| made.spec.clone())
+    }
+
+    /// The target's own autoscaler wants so many replicas from now on, and gets them within the bounds.
+    pub fn scale(&self, workload: &str, replicas: u32) {
+        if let Some(there) = self.state().workloads.get_mut(workload) {
+            there.scaled = replicas;
+        }
     }
 
     /// A workload goes, behind the platform's back.
@@ -307,8 +316,8 @@ impl State {
         let revisions = workload.revisions.iter().map(|(name, made)| {
             let behaviour = self.behaviour(made);
             let state = state_of(made, behaviour, now);
-            let wanted = made.replicas.unwrap_or(made.spec.min_replicas.max(1));
-            let replicas = if made.active { wanted } else { 0 };
+            let scaled = workload.scaled.min(made.spec.max_replicas).max(made.spec.min_replicas.max(1));
+            let replicas = if made.active { made.replicas.unwrap_or(scaled) } else { 0 };
             let lived = now.duration_since(made.at).unsigned_abs().as_secs();
             let crashes = state == RevisionState::Degraded;
             let revision = Revision {

@@ -30,6 +30,7 @@ fn spec(number: u32, image: &str) -> RevisionSpec {
         configuration: None,
         secrets: Vec::new(),
         corrective: false,
+        scale_rules: Vec::new(),
     }
 }
 
