@@ -84,14 +84,14 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("false"),
     },
     Setting {
-        name: "DRIFT_SETTLE_SECONDS",
-        meaning: "How long after a deployment its workload is not looked at for drift, 0 to 3600 seconds.",
-        default: Some("120"),
-    },
-    Setting {
         name: "OPERATOR_KEYS",
         meaning: "The names of the function keys whose holders operate the whole platform, not only a tenant's part of it; with commas.",
         default: Some("_master,master"),
+    },
+    Setting {
+        name: "DRIFT_SETTLE_SECONDS",
+        meaning: "How long after a deployment its workload is not looked at for drift, 0 to 3600 seconds.",
+        default: Some("120"),
     },
     Setting {
         name: "LOG_LEVEL",
@@ -122,9 +122,9 @@ pub struct Config {
     pub resolve_localhost: bool,
     pub probe_loopback: bool,
     pub probe_private: bool,
-    pub drift_settle: SignedDuration,
     /// Names of function keys.
     pub operator_keys: Vec<String>,
+    pub drift_settle: SignedDuration,
     pub log_level: LevelFilter,
 }
 
@@ -239,13 +239,13 @@ impl Config {
             resolve_localhost: reader.choice("RESOLVE_LOCALHOST", &flag),
             probe_loopback: reader.choice("PROBE_LOOPBACK", &flag),
             probe_private: reader.choice("PROBE_PRIVATE", &flag),
-            drift_settle: reader.seconds("DRIFT_SETTLE_SECONDS", SETTLE_SECONDS_MAX),
             operator_keys: reader
                 .text("OPERATOR_KEYS")
                 .split(',')
                 .map(|name| name.trim().to_owned())
                 .filter(|name| !name.is_empty())
                 .collect(),
+            drift_settle: reader.seconds("DRIFT_SETTLE_SECONDS", SETTLE_SECONDS_MAX),
             log_level: reader.choice(
                 "LOG_LEVEL",
                 &[

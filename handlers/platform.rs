@@ -32,10 +32,10 @@ pub struct Platform {
     pub subscription_id: Arc<str>,
     /// The directory (Entra tenant) of that subscription.
     pub directory_id: Arc<str>,
-    /// How long after a deployment the world may still be moving, and is not looked at for drift.
-    pub drift_settle: SignedDuration,
     /// The names of the function keys whose holders operate the whole platform.
     pub operator_keys: Arc<[String]>,
+    /// How long after a deployment the world may still be moving, and is not looked at for drift.
+    pub drift_settle: SignedDuration,
     /// Between two looks at a store that is away.
     pub hold_pause: Duration,
 }

@@ -116,8 +116,8 @@ fn open(config: &Config) -> Result<Platform, Source> {
         namespace: namespace.host_str().unwrap_or_default().into(),
         subscription_id: config.subscription_id.as_str().into(),
         directory_id: config.directory_id.as_str().into(),
-        drift_settle: config.drift_settle,
         operator_keys: config.operator_keys.as_slice().into(),
+        drift_settle: config.drift_settle,
         hold_pause: Duration::from_secs(1),
     })
 }

@@ -208,6 +208,7 @@ fn spec(number: usize) -> RevisionSpec {
         identity_id: identity(),
     };
     RevisionSpec {
+        scale_rules: Vec::new(),
         suffix: format!("d{number:08x}"),
         deployment_id: format!("dep-{number:08x}"),
         image: format!("acr.azurecr.io/service-{number}@sha256:{number:064x}"),

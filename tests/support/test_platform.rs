@@ -157,8 +157,8 @@ impl TestPlatform {
             namespace: "test.servicebus.windows.net".into(),
             subscription_id: "00000000-0000-0000-0000-00000000c105".into(),
             directory_id: "00000000-0000-0000-0000-0000000d13ec".into(),
-            drift_settle: SignedDuration::from_secs(120),
             operator_keys: [OPERATOR.to_owned()].into(),
+            drift_settle: SignedDuration::from_secs(120),
             hold_pause: Duration::ZERO,
         };
         Self {

@@ -9,7 +9,7 @@ use super::{
     Refused,
     rows::{COLUMNS, Row, time_text},
 };
-use crate::ports::store::{Filter, Listing, PAGE_ITEMS_MAX, Partition, Stored, is_indexed};
+use crate::ports::store::{Filter, Listing, PAGE_ITEMS_MAX, Partition, is_indexed};
 
 /// What a listing goes through, and in which order.
 pub struct Scope {
