@@ -68,6 +68,11 @@ impl Teller {
         let by_it: Vec<&str> = self.orders.values().map(String::as_str).collect();
         let grid = tally::commands(&sent, &by_it, &self.ends);
         self.narrator.line("")?;
+        if end.only.is_none() {
+            self.narrator.line("The stories")?;
+            self.narrator.grid(&tally::times(&self.times))?;
+            self.narrator.line("")?;
+        }
         self.narrator.line("The nine commands")?;
         self.narrator.grid(&grid)?;
         let cause = |event: &Value| self.cause(event).map(str::to_owned);

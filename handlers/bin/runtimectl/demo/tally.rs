@@ -1,7 +1,7 @@
 //! What the whole came to: which commands were sent and how they ended, which events there were, and
 //! which message led to which.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use runtime_platform::events::{COMMANDS, EVENTS};
 use serde_json::Value;
@@ -22,6 +22,13 @@ const ARROWS: [(&str, &str); 10] = [
     ("RuntimeDeploymentCompleted", "RuntimeDriftDetected"),
     ("RemediateDrift", "RuntimeDeploymentRequested"),
 ];
+
+/// How long each story took.
+pub fn times(times: &[(&'static str, Duration)]) -> Grid {
+    let row =
+        |(story, took): &(&str, Duration)| vec![(*story).to_owned(), format!("{:.1} s", took.as_secs_f64())];
+    Grid { header: vec!["STORY", "TOOK"], rows: times.iter().map(row).collect(), status: None }
+}
 
 /// Each of the nine commands: how many were sent, by whom, and how they ended.
 pub fn commands(sent: &[&str], by_the_platform: &[&str], ends: &[(&str, String)]) -> Grid {

@@ -53,6 +53,8 @@ async fn tell(teller: &mut Teller) -> Result<(), Failure> {
             "true".to_owned(),
         )?;
     }
+    let answer = teller.asks(Service::Billing).await?;
+    verify("the answer after a replica was killed", text(&answer, "status"), "ok".to_owned())?;
     teller
         .narrator
         .verified("what somebody meant is found, each once; the killed replica is back, which is no drift")?;
