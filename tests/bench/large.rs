@@ -5,6 +5,7 @@
 //! by environment, status and correlation, and for one thing by its id. The answers are the functions' own:
 //! what the host and the network add is in the benchmark `commands`.
 
+#[allow(dead_code, reason = "other benchmarks sum up rounds")]
 mod machine;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the tests' support is larger than what a benchmark needs")]
