@@ -3,13 +3,18 @@
 
 use std::collections::BTreeMap;
 
+use jiff::SignedDuration;
 use proptest::{prelude::*, test_runner::Config};
-use runtime_platform::services::deployment_service::{
-    Slot,
-    quarantine::{KeptOut, Quarantined},
+use runtime_platform::{
+    ports::clock::Clock,
+    services::deployment_service::{
+        Slot,
+        quarantine::{KeptOut, Quarantined},
+    },
 };
 use serde_json::json;
 
+use super::any_order::sweep_timers;
 use crate::support::{
     builders::{IMAGE, deploy, provision, publish_configuration, rollback},
     fakes::compute::Behaviour,
@@ -33,6 +38,8 @@ enum Act {
     RollBack,
     Lift,
     Happen(usize),
+    /// Every sweep, a quarter of an hour later.
+    Sweeps,
     Death(u64),
 }
 
@@ -44,6 +51,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Act::RollBack),
         1 => Just(Act::Lift),
         8 => (1..40_usize).prop_map(Act::Happen),
+        1 => Just(Act::Sweeps),
         1 => (1..6_u64).prop_map(Act::Death),
     ]
 }
@@ -105,6 +113,12 @@ async fn perform(platform: &mut TestPlatform, number: usize, act: &Act, seen: &m
             for _ in 0..*times {
                 platform.happen().await;
                 nothing_kept_out_runs(platform, seen);
+            }
+        }
+        Act::Sweeps => {
+            platform.clock.set(platform.clock.now() + SignedDuration::from_mins(15));
+            for timer in sweep_timers() {
+                platform.fire(timer).await;
             }
         }
         Act::Death(commits) => {

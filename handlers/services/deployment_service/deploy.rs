@@ -412,6 +412,7 @@ fn record(
         operation_id: operation_id.clone(),
         lineage: lineage.clone(),
         requested_event_id: requested.to_string(),
+        completed_event_id: None,
         sequence: 1,
         requested_at: message.now,
         configured_at: None,

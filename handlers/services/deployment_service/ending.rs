@@ -67,6 +67,7 @@ pub(super) async fn completed(
     let previous_image = site.deployment.previous.as_ref().map(|previous| previous.image.clone());
     let deployment = &mut site.deployment;
     deployment.status = DeploymentStatus::Completed;
+    deployment.completed_event_id = Some(cause(operation).event("RuntimeDeploymentCompleted", 0));
     deployment.sequence += 1;
     deployment.ended_at = Some(now);
     let event = Event::RuntimeDeploymentCompleted(RuntimeDeploymentCompleted {
@@ -259,7 +260,8 @@ pub(super) async fn failed(
     end(platform, operation, site, slot, slot_loaded, event, caused_by, Then::Failed(detail)).await
 }
 
-/// The eventId of the `RuntimeDeploymentCompleted` of a deployment that completed.
+/// The eventId of the `RuntimeDeploymentCompleted` of a deployment that completed. One that was stored
+/// before that was kept has the operation that deployed it, unless it is being rolled back.
 pub(super) fn completed_event_id(deployment: &RuntimeDeployment) -> EventId {
     let cause = Cause {
         tenant: &deployment.lineage.tenant_id,
@@ -267,7 +269,8 @@ pub(super) fn completed_event_id(deployment: &RuntimeDeployment) -> EventId {
         function: FUNCTION,
         event_id: deployment.operation_id.as_str(),
     };
-    cause.event("RuntimeDeploymentCompleted", 0)
+    let derived = || cause.event("RuntimeDeploymentCompleted", 0);
+    deployment.completed_event_id.clone().unwrap_or_else(derived)
 }
 
 /// What the events of an operation derive from.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{quarantine::Quarantined, refresh::Wish};
 use crate::{
     events::{HealthGateResult, RolledBackReason, Strategy},
-    ids::{self, DeploymentId, EnvironmentId, ModuleId, OperationId},
+    ids::{self, DeploymentId, EnvironmentId, EventId, ModuleId, OperationId},
     ledger::{Lineage, State},
     ports::{
         compute::{ComputeTarget, ConfigurationEntry, RevisionSpec, ScalingEntry, SecretEntry, WorkloadRef},
@@ -226,6 +226,9 @@ pub struct RuntimeDeployment {
     pub lineage: Lineage,
     /// The eventId of its RuntimeDeploymentRequested.
     pub requested_event_id: String,
+    /// The eventId of its RuntimeDeploymentCompleted, once it has completed.
+    #[serde(default)]
+    pub completed_event_id: Option<EventId>,
     /// Counts its events.
     pub sequence: u64,
     pub requested_at: Timestamp,
@@ -335,6 +338,7 @@ impl RuntimeDeployment {
     /// The same workload, about to be rolled out once more: nothing of this rollout's course is left.
     pub fn anew(self) -> Self {
         Self {
+            completed_event_id: None,
             configuration_version: None,
             configuration: None,
             secrets: Vec::new(),
