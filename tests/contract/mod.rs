@@ -8,6 +8,7 @@ mod host;
 mod invocation;
 mod masstransit;
 mod messaging;
+mod readme;
 mod resource_manager;
 mod settings;
 mod store;
