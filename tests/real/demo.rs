@@ -41,7 +41,7 @@ async fn one_story_alone() {
     let told = told(&Place::new(), &["--only", "nowhere"]).await;
     assert!(told.contains("EnvironmentNotFound"), "{told}");
     assert!(
-        !told.contains("RuntimeEnvironmentProvisioned   "),
+        !told.contains("RuntimeEnvironmentProvisioned"),
         "what is needed is done without a word: {told}"
     );
 }
