@@ -40,10 +40,7 @@ async fn told(place: &Place, more: &[&str]) -> String {
 async fn one_story_alone() {
     let told = told(&Place::new(), &["--only", "nowhere"]).await;
     assert!(told.contains("EnvironmentNotFound"), "{told}");
-    assert!(
-        !told.contains("RuntimeEnvironmentProvisioned"),
-        "what is needed is done without a word: {told}"
-    );
+    assert!(!told.contains("RuntimeEnvironmentProvisioned"), "what is needed is done without a word: {told}");
 }
 
 async fn the_whole() {

@@ -27,8 +27,11 @@ const FILE_BLOCKS: u64 = 8 * 1024 * 1024 / 512;
 const MESSAGE_BYTES: usize = 200 * 1024;
 /// Messages that fill the disk, at most.
 const MESSAGES_MAX: usize = 1000;
-/// A queue that no function reads yet, so that what is sent to it stays.
-const QUEUE: &str = "remediate-drift";
+/// Where messages go that no function reads, so that what is sent stays: another platform's subscription,
+/// whose rules ask for this event alone of those that are sent here.
+const TOPIC: &str = "runtime.deployment";
+const SUBSCRIPTION: &str = "runtime.deployment/subscriptions/control-plane";
+const EVENT: &str = "RuntimeDeploymentRolledBack";
 /// How long a command may take to its end.
 const END: Duration = Duration::from_secs(40);
 
@@ -70,7 +73,7 @@ pub fn run() -> Result<(), String> {
         let mut up = place.up(&[]);
         let client = up.ready().await;
         let mut found = Vec::new();
-        while let Some(taken) = client.take(QUEUE).await {
+        while let Some(taken) = client.take(SUBSCRIPTION).await {
             assert_eq!(taken.body.len(), MESSAGE_BYTES);
             found.push(taken.broker["MessageId"].as_str().unwrap().to_owned());
         }
@@ -88,7 +91,8 @@ pub fn run() -> Result<(), String> {
 async fn send(client: &Client, message_id: &str) -> (u16, String) {
     let broker: Value = json!({});
     let body = noise(MESSAGE_BYTES).into_bytes();
-    let mail = Mail { queue: QUEUE, message_id, content_type: "text/plain", properties: &[], broker, body };
+    let properties = &[("cs-event-type", EVENT)];
+    let mail = Mail { queue: TOPIC, message_id, content_type: "text/plain", properties, broker, body };
     client.post(mail).await.unwrap()
 }
 
