@@ -21,8 +21,9 @@ use crate::{
 
 /// How long deployments are kept that serve nothing any more.
 const RETIRED_SECONDS: u32 = 365 * 24 * 60 * 60;
-/// The longest name of a container app, in characters.
+/// The longest name of a container app, in characters, and the shortest.
 const APP_NAME_LENGTH_MAX: usize = 32;
+const APP_NAME_LENGTH_MIN: usize = 2;
 
 /// Where a deployment stands.
 ///
@@ -391,7 +392,7 @@ impl RuntimeDeployment {
     }
 }
 
-/// The name of a module's app: lower-case letters, digits and hyphens, at most 32. A name that would
+/// The name of a module's app: lower-case letters, digits and hyphens, 2 to 32. A name that would
 /// be cut or changed ends in digits of its own, so that two modules never share one.
 pub fn app_name(module: &ModuleId) -> String {
     let slug = module.as_str().strip_prefix("module-").unwrap_or(module.as_str());
@@ -403,8 +404,8 @@ pub fn app_name(module: &ModuleId) -> String {
     let plain = plain.trim_matches('-').to_owned();
     let begins_well = plain.starts_with(|first: char| first.is_ascii_lowercase());
     let is_free = !is_of_tenant(&plain);
-    if plain == slug && begins_well && is_free && plain.len() <= APP_NAME_LENGTH_MAX && !plain.contains("--")
-    {
+    let fits = (APP_NAME_LENGTH_MIN..=APP_NAME_LENGTH_MAX).contains(&plain.len());
+    if plain == slug && begins_well && is_free && fits && !plain.contains("--") {
         return plain;
     }
     let digits = ids::derive(&["app", module.as_str()]).simple().to_string();
@@ -531,8 +532,17 @@ mod tests {
 
     #[test]
     fn a_name_that_is_changed_gets_digits_of_its_own() {
-        for module in ["Billing", "billing_api", "9lives", "a--b", "x.y", "module-", "-", &"long".repeat(20)]
-        {
+        for module in [
+            "Billing",
+            "billing_api",
+            "9lives",
+            "a--b",
+            "x.y",
+            "module-",
+            "-",
+            "module-a",
+            &"long".repeat(20),
+        ] {
             let name = name(module);
             assert!(name.len() <= APP_NAME_LENGTH_MAX, "{name}");
             assert!(name.starts_with("m-"), "{name}");
