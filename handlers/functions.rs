@@ -61,7 +61,7 @@ pub fn all() -> Vec<Function> {
         subscription::<runtime_inventory_worker::OnRuntimeScaling>(),
         subscription::<scaling_policy_worker::on_runtime_health::OnRuntimeHealth>(),
         // What the platform tells itself.
-        queue("ContinueOperation", operations::TICKS, |platform, message| {
+        queue(operations::FUNCTION, operations::TICKS, |platform, message| {
             Box::pin(async move { delivery::tick(&platform, &message).await })
         }),
         queue("Redeliveries", delivery::REDELIVERIES, |platform, message| {

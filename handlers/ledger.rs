@@ -4,7 +4,9 @@
 //! rests on, with the etag it was read with; where somebody else wrote first, nothing is written and
 //! the decision is taken anew.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod outbox;
+
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -18,6 +20,8 @@ use crate::{
     outcome::Fault,
     ports::store::{Document, Etag, Filter, Key, Listing, Page, Partition, Store, StoreFault, Write},
 };
+
+pub use outbox::{Change, OutboxEvent, OutboxMessage, outbox_id};
 
 /// How long a handled message is remembered: longer than anything can come back (dead letters are
 /// kept 30 days).
@@ -111,98 +115,6 @@ impl State for InboxEntry {
 /// The id under which a function remembers a message.
 pub fn inbox_id(function: &str, event_id: &str) -> String {
     format!("inbox-{}", ids::derive(&[function, event_id]).simple())
-}
-
-/// An event on its way out, and afterwards an entry of the feed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct OutboxEvent {
-    pub event_id: EventId,
-    pub event_type: String,
-    pub correlation_id: String,
-    pub causation_id: Option<String>,
-    pub topic: String,
-    pub schema_version: String,
-    /// Whose event it is; events of one aggregate are published in order.
-    pub aggregate: String,
-    /// Counts the aggregate's events from 1.
-    pub sequence: u64,
-    pub traceparent: Option<String>,
-    /// Set on the events of which subscribers may want some kinds only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub change: Option<Change>,
-    /// The canonical envelope, byte for byte.
-    pub envelope: String,
-    pub recorded_at: Timestamp,
-    pub sent_at: Option<Timestamp>,
-}
-
-impl State for OutboxEvent {
-    const KIND: &'static str = EVENT;
-
-    fn made_at(&self) -> Timestamp {
-        self.recorded_at
-    }
-
-    fn due(&self) -> Option<Timestamp> {
-        self.sent_at.is_none().then_some(self.recorded_at)
-    }
-
-    fn ttl_seconds(&self) -> Option<u32> {
-        self.sent_at.map(|_| SENT_EVENT_SECONDS)
-    }
-}
-
-/// What the property `cs-change` says of an event: rules of subscriptions ask for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Change {
-    /// It tells something new.
-    Transition,
-    /// It tells that nothing changed.
-    Heartbeat,
-}
-
-impl Change {
-    /// The word as the property carries it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Transition => "transition",
-            Self::Heartbeat => "heartbeat",
-        }
-    }
-}
-
-/// The id of the outbox document that holds an aggregate's event of a number. With it a publisher
-/// sees by one point read whether an earlier event is still unsent.
-pub fn outbox_id(aggregate: &str, sequence: u64) -> String {
-    format!("event-{}-{sequence:08}", ids::derive(&["aggregate", aggregate]).simple())
-}
-
-/// A message to one of our own queues.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct OutboxMessage {
-    pub queue: String,
-    pub message_id: String,
-    pub content_type: String,
-    /// Base64: a copy of somebody's message need not be text.
-    pub body: String,
-    pub properties: BTreeMap<String, String>,
-    pub scheduled_at: Option<Timestamp>,
-    pub recorded_at: Timestamp,
-}
-
-impl State for OutboxMessage {
-    const KIND: &'static str = MESSAGE;
-
-    fn made_at(&self) -> Timestamp {
-        self.recorded_at
-    }
-
-    fn due(&self) -> Option<Timestamp> {
-        Some(self.recorded_at)
-    }
 }
 
 /// What an event inherits from the message or operation that causes it.

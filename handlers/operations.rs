@@ -13,13 +13,12 @@ mod kinds;
 
 use std::time::Duration;
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use jiff::{SignedDuration, Timestamp, TimestampRound, Unit};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use crate::{
-    ids::{self, EventId, OperationId},
+    ids::{self, Cause, EventId, OperationId},
     ledger::{Commit, Ledger, Lineage, Loaded, OutboxMessage, State},
     outbox_relay,
     outcome::Fault,
@@ -29,6 +28,8 @@ use crate::{
 
 /// The queue that ticks travel on.
 pub const TICKS: &str = "continue-operation";
+/// The function that runs operations, and that the events of their steps derive from.
+pub const FUNCTION: &str = "ContinueOperation";
 /// How long one invocation goes on running steps.
 const RUN_BUDGET: SignedDuration = SignedDuration::from_secs(10);
 /// How long one step may take; what it asked of the world may still happen.
@@ -136,6 +137,18 @@ impl State for Operation {
 
     fn ttl_seconds(&self) -> Option<u32> {
         self.ended_at.map(|_| ENDED_SECONDS)
+    }
+}
+
+impl Operation {
+    /// What the events of its steps derive from.
+    pub fn cause(&self) -> Cause<'_> {
+        Cause {
+            tenant: &self.lineage.tenant_id,
+            environment: &self.environment_id,
+            function: FUNCTION,
+            event_id: self.operation_id.as_str(),
+        }
     }
 }
 
@@ -319,15 +332,8 @@ fn tick_message(
     };
     let body = serde_json::to_vec(&tick)
         .map_err(|error| Fault::Unreadable { doing: "writing a tick".to_owned(), source: error.into() })?;
-    Ok(OutboxMessage {
-        queue: TICKS.to_owned(),
-        message_id: resend_id(operation, "first"),
-        content_type: "application/json".to_owned(),
-        body: BASE64_STANDARD.encode(body),
-        properties: std::collections::BTreeMap::new(),
-        scheduled_at: at,
-        recorded_at: now,
-    })
+    let message = OutboxMessage::json(TICKS, resend_id(operation, "first"), body, now);
+    Ok(OutboxMessage { scheduled_at: at, ..message })
 }
 
 fn resend_id(operation: &Operation, why: &str) -> String {

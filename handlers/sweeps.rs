@@ -10,7 +10,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -110,15 +109,7 @@ impl Order {
             self.module_id.as_ref().map_or("", ModuleId::as_str),
             &if why.is_empty() { self.window.to_string() } else { why.to_owned() },
         ];
-        Ok(OutboxMessage {
-            queue: QUEUE.to_owned(),
-            message_id: ids::derive(&name).to_string(),
-            content_type: "application/json".to_owned(),
-            body: BASE64_STANDARD.encode(body),
-            properties: std::collections::BTreeMap::new(),
-            scheduled_at: None,
-            recorded_at: now,
-        })
+        Ok(OutboxMessage::json(QUEUE, ids::derive(&name).to_string(), body, now))
     }
 }
 

@@ -464,7 +464,8 @@ pub async fn tick(platform: &Platform, delivered: &QueueMessage) -> Result<(), F
         Ok(tick) => tick,
         Err(error) => {
             let detail = format!("the body is no tick: {error}");
-            return dead_letter(platform, "ContinueOperation", delivered, "Unreadable", &detail).await;
+            return dead_letter(platform, crate::operations::FUNCTION, delivered, "Unreadable", &detail)
+                .await;
         }
     };
     let mut holds = 0;

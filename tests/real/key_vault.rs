@@ -1,7 +1,7 @@
 //! `azure-keyvault-secrets` from PyPI judges the vaults' stand-in: over HTTPS, with the challenge's
 //! resource verified against the vault's host.
 
-use std::{path::Path, process::Stdio, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use axum::{body::Body, http::Request};
 use runtime_platform::local::{
@@ -10,7 +10,7 @@ use runtime_platform::local::{
     https,
     identity::Tokens,
 };
-use tokio::{io::AsyncWriteExt, net::TcpListener, process::Command, runtime::Runtime, time::timeout};
+use tokio::{net::TcpListener, runtime::Runtime};
 use tower::ServiceExt;
 
 use crate::python;
@@ -63,27 +63,18 @@ async fn judge(python: &Path) -> Result<(), String> {
     let tls = hosts_server(authority.clone(), "vault.localhost").map_err(|error| error.to_string())?;
     let server = tokio::spawn(https::serve(listener, Some(tls), vaults.router()));
     let token = tokens.issue(&format!("https://{domain}"), now);
-    let mut judge = Command::new(python)
-        .arg(python::script("key_vault.py"))
-        .arg(format!("https://kv-judge.{domain}"))
-        .arg(authority.root_certificate())
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .stdin(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| format!("the judge cannot be started: {error}"))?;
-    let mut input = judge.stdin.take().ok_or("the judge has no standard input")?;
-    let said = input.write_all(format!("{token}\n").as_bytes()).await;
-    said.map_err(|error| format!("the judge does not listen: {error}"))?;
-    drop(input);
-    let verdict = timeout(JUDGE_TIMEOUT, judge.wait()).await;
+    let root = authority.root_certificate();
+    let verdict = python::judged(
+        python,
+        "key_vault.py",
+        &format!("https://kv-judge.{domain}"),
+        root,
+        &token,
+        JUDGE_TIMEOUT,
+    )
+    .await;
     server.abort();
-    match verdict {
-        Ok(Ok(status)) if status.success() => Ok(()),
-        Ok(Ok(status)) => Err(format!("the judge ended with {status}; what it found is above")),
-        Ok(Err(error)) => Err(format!("the judge was lost: {error}")),
-        Err(_) => Err(format!("the judge did not end in {} seconds", JUDGE_TIMEOUT.as_secs())),
-    }
+    verdict
 }
 
 async fn put(azure: &Azure, path: &str, body: &str, token: &str) -> Result<(), String> {

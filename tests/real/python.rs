@@ -3,8 +3,11 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
+    time::Duration,
 };
+
+use tokio::{io::AsyncWriteExt, time::timeout};
 
 /// An environment with exactly these packages, made once and used again.
 ///
@@ -46,7 +49,41 @@ fn run(command: &mut Command, doing: &str) -> Result<(), String> {
     }
 }
 
+/// Lets a script judge what answers at `endpoint`: it trusts one root certificate, reads its token from
+/// standard input, and says by its exit code whether all went well.
+///
+/// # Errors
+/// What the judge came to, where that is not a yes within `patience`.
+pub async fn judged(
+    python: &Path,
+    name: &str,
+    endpoint: &str,
+    root_certificate: &Path,
+    token: &str,
+    patience: Duration,
+) -> Result<(), String> {
+    let mut judge = tokio::process::Command::new(python)
+        .arg(script(name))
+        .arg(endpoint)
+        .arg(root_certificate)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .stdin(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| format!("the judge cannot be started: {error}"))?;
+    let mut input = judge.stdin.take().ok_or("the judge has no standard input")?;
+    let said = input.write_all(format!("{token}\n").as_bytes()).await;
+    said.map_err(|error| format!("the judge does not listen: {error}"))?;
+    drop(input);
+    match timeout(patience, judge.wait()).await {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Ok(status)) => Err(format!("the judge ended with {status}; what it found is above")),
+        Ok(Err(error)) => Err(format!("the judge was lost: {error}")),
+        Err(_) => Err(format!("the judge did not end in {} seconds", patience.as_secs())),
+    }
+}
+
 /// The script beside this file.
-pub fn script(name: &str) -> PathBuf {
+fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join("real").join(name)
 }

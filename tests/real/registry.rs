@@ -1,7 +1,7 @@
 //! `azure-containerregistry` from PyPI judges the registries' stand-in: over HTTPS, with its own token
 //! exchange, and its own check of each digest against what it was given.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{path::Path, time::Duration};
 
 use runtime_platform::local::{
     azure::{Azure, AzureOptions, REGISTRY_AUDIENCE},
@@ -9,7 +9,7 @@ use runtime_platform::local::{
     https,
     identity::Tokens,
 };
-use tokio::{io::AsyncWriteExt, net::TcpListener, process::Command, runtime::Runtime, time::timeout};
+use tokio::{net::TcpListener, runtime::Runtime};
 
 use crate::python;
 
@@ -40,25 +40,16 @@ async fn judge(python: &Path) -> Result<(), String> {
     let azure = Azure::open(options).map_err(|error| error.to_string())?;
     let server = tokio::spawn(https::serve(listener, Some(tls), azure.registry()));
     let token = tokens.issue(REGISTRY_AUDIENCE, jiff::Timestamp::now().as_second());
-    let mut judge = Command::new(python)
-        .arg(python::script("registry.py"))
-        .arg(format!("https://{REGISTRY}:{port}"))
-        .arg(authority.root_certificate())
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .stdin(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| format!("the judge cannot be started: {error}"))?;
-    let mut input = judge.stdin.take().ok_or("the judge has no standard input")?;
-    let said = input.write_all(format!("{token}\n").as_bytes()).await;
-    said.map_err(|error| format!("the judge does not listen: {error}"))?;
-    drop(input);
-    let verdict = timeout(JUDGE_TIMEOUT, judge.wait()).await;
+    let root = authority.root_certificate();
+    let verdict = python::judged(
+        python,
+        "registry.py",
+        &format!("https://{REGISTRY}:{port}"),
+        root,
+        &token,
+        JUDGE_TIMEOUT,
+    )
+    .await;
     server.abort();
-    match verdict {
-        Ok(Ok(status)) if status.success() => Ok(()),
-        Ok(Ok(status)) => Err(format!("the judge ended with {status}; what it found is above")),
-        Ok(Err(error)) => Err(format!("the judge was lost: {error}")),
-        Err(_) => Err(format!("the judge did not end in {} seconds", JUDGE_TIMEOUT.as_secs())),
-    }
+    verdict
 }

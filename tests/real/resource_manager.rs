@@ -1,7 +1,7 @@
 //! `azure-mgmt-appcontainers` and, for the metrics, `azure-mgmt-monitor` from PyPI judge the Resource
 //! Manager stand-in: over HTTPS, with their own pollers and their own models.
 
-use std::{process::Stdio, time::Duration};
+use std::time::Duration;
 
 use runtime_platform::local::{
     azure::{AUDIENCE, Azure, AzureOptions},
@@ -9,7 +9,7 @@ use runtime_platform::local::{
     https,
     identity::Tokens,
 };
-use tokio::{io::AsyncWriteExt, net::TcpListener, process::Command, runtime::Runtime, time::timeout};
+use tokio::{net::TcpListener, runtime::Runtime};
 
 use crate::python;
 
@@ -44,29 +44,11 @@ pub fn run() -> Result<(), String> {
         let server = tokio::spawn(https::serve(listener, Some(tls), azure.router()));
 
         let token = tokens.issue(AUDIENCE, jiff::Timestamp::now().as_second());
-        let mut judge = Command::new(python)
-            .arg(python::script("resource_manager.py"))
-            .arg(&endpoint)
-            .arg(authority.root_certificate())
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .stdin(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| format!("the judge cannot be started: {error}"))?;
-        let mut input = judge.stdin.take().ok_or("the judge has no standard input")?;
-        input
-            .write_all(format!("{token}\n").as_bytes())
-            .await
-            .map_err(|error| format!("the judge does not listen: {error}"))?;
-        drop(input);
-        let verdict = timeout(JUDGE_TIMEOUT, judge.wait()).await;
+        let root = authority.root_certificate();
+        let verdict =
+            python::judged(&python, "resource_manager.py", &endpoint, root, &token, JUDGE_TIMEOUT).await;
         azure.stop().await;
         server.abort();
-        match verdict {
-            Ok(Ok(status)) if status.success() => Ok(()),
-            Ok(Ok(status)) => Err(format!("the judge ended with {status}; what it found is above")),
-            Ok(Err(error)) => Err(format!("the judge was lost: {error}")),
-            Err(_) => Err(format!("the judge did not end in {} seconds", JUDGE_TIMEOUT.as_secs())),
-        }
+        verdict
     })
 }

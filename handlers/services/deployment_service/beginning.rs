@@ -6,7 +6,7 @@
 
 use super::{
     deploy::missing,
-    ending::{Site, cause},
+    ending::Site,
     quarantine::{self, KeptOut, Quarantined},
     state::{Cancel, DeploymentStatus, Origin, RuntimeDeployment, Slot},
 };
@@ -159,7 +159,7 @@ pub(super) async fn take_place(ledger: &Ledger, operation: &Operation, site: &mu
     if let Some(place) = slot.arriving.iter().position(|arriving| *arriving == id) {
         let older = slot.arriving.drain(..=place).filter(|older| *older != id);
         let older: Vec<_> = slot.pending.replace(id.clone()).into_iter().chain(older).collect();
-        let cause = cause(operation);
+        let cause = operation.cause();
         for (number, older) in (FIRST_REPLACED..).zip(&older) {
             let event_id = cause.event("RuntimeCommandFailed", number);
             let by = site.deployment.lineage.command_id.clone();

@@ -22,9 +22,6 @@ use crate::{
     platform::Platform,
 };
 
-/// The function that ends deployments.
-const FUNCTION: &str = "ContinueOperation";
-
 /// Everything that a step of a rollout rests on.
 pub(super) struct Site {
     pub deployment: RuntimeDeployment,
@@ -67,7 +64,7 @@ pub(super) async fn completed(
     let previous_image = site.deployment.previous.as_ref().map(|previous| previous.image.clone());
     let deployment = &mut site.deployment;
     deployment.status = DeploymentStatus::Completed;
-    deployment.completed_event_id = Some(cause(operation).event("RuntimeDeploymentCompleted", 0));
+    deployment.completed_event_id = Some(operation.cause().event("RuntimeDeploymentCompleted", 0));
     deployment.sequence += 1;
     deployment.ended_at = Some(now);
     let event = Event::RuntimeDeploymentCompleted(RuntimeDeploymentCompleted {
@@ -237,7 +234,7 @@ pub(super) async fn failed(
     if let Some(rollback) = ordered {
         // Whoever ordered the end of this rollout waits for an answer of its own; it comes first, so
         // that the deployment's last event stays the last.
-        let id = cause(operation).event("RuntimeCommandFailed", 1);
+        let id = operation.cause().event("RuntimeCommandFailed", 1);
         let (aggregate, sequence) = (deployment.deployment_id.to_string(), deployment.sequence);
         let caused_by = rollback.command_id.clone();
         let answer = NewEvent { id, event: told(&rollback), aggregate, sequence, caused_by };
@@ -266,21 +263,11 @@ pub(super) fn completed_event_id(deployment: &RuntimeDeployment) -> EventId {
     let cause = Cause {
         tenant: &deployment.lineage.tenant_id,
         environment: deployment.environment_id.as_str(),
-        function: FUNCTION,
+        function: operations::FUNCTION,
         event_id: deployment.operation_id.as_str(),
     };
     let derived = || cause.event("RuntimeDeploymentCompleted", 0);
     deployment.completed_event_id.clone().unwrap_or_else(derived)
-}
-
-/// What the events of an operation derive from.
-pub(super) fn cause(operation: &Operation) -> Cause<'_> {
-    Cause {
-        tenant: &operation.lineage.tenant_id,
-        environment: &operation.environment_id,
-        function: FUNCTION,
-        event_id: operation.operation_id.as_str(),
-    }
 }
 
 async fn slot(ledger: &Ledger, site: &Site) -> Result<(Slot, Loaded<Slot>), Fault> {
@@ -319,7 +306,7 @@ async fn end(
     slot.pending = slot.pending.filter(|pending| *pending != site.deployment.deployment_id);
     slot.arriving.retain(|arriving| *arriving != site.deployment.deployment_id);
     site.commit.put(&slot_loaded, &slot)?;
-    let id = cause(operation).event(event.event_type(), 0);
+    let id = operation.cause().event(event.event_type(), 0);
     let outcome = Some(id.clone());
     let new = NewEvent {
         id,

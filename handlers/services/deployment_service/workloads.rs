@@ -107,6 +107,14 @@ pub struct Running {
     pub completed_event_id: EventId,
 }
 
+impl Running {
+    /// The service that it is in the inventory.
+    pub fn service_id(&self) -> ServiceId {
+        let deployment = &self.deployment;
+        ServiceId::derived(&deployment.lineage.tenant_id, &deployment.environment_id, &self.module_id)
+    }
+}
+
 /// The workloads of an environment that serve, in order of their modules.
 ///
 /// # Errors

@@ -14,7 +14,7 @@ use super::state::{
 };
 use crate::{
     events::{CommandOutcome, ConfigurationSynced, Event, ReasonCode, RuntimeCommandFailed},
-    ids::{Cause, DeploymentId, EventId},
+    ids::{DeploymentId, EventId},
     ledger::{Commit, Ledger, Loaded, NewEvent},
     operations::{GiveUp, Operation, Step, Then},
     outcome::Fault,
@@ -240,18 +240,9 @@ async fn apply(ledger: &Ledger, operation: &Operation, site: &mut Site, index: u
     Ok(())
 }
 
-fn cause(operation: &Operation) -> Cause<'_> {
-    Cause {
-        tenant: &operation.lineage.tenant_id,
-        environment: &operation.environment_id,
-        function: "ContinueOperation",
-        event_id: operation.operation_id.as_str(),
-    }
-}
-
 /// The id of the event that tells of a workload's version; its place in the version's list never changes.
 fn synced_id(operation: &Operation, index: usize) -> EventId {
-    cause(operation).event("ConfigurationSynced", u32::try_from(index).unwrap_or(u32::MAX))
+    operation.cause().event("ConfigurationSynced", u32::try_from(index).unwrap_or(u32::MAX))
 }
 
 /// How far a look went.
@@ -410,7 +401,7 @@ fn failed(operation: &Operation, mut site: Site, code: Option<ReasonCode>) -> Re
     };
     site.version.reason = Some(detail.clone());
     site.head.sequence += 1;
-    let id = cause(operation).event("RuntimeCommandFailed", 0);
+    let id = operation.cause().event("RuntimeCommandFailed", 0);
     let new = NewEvent {
         id: id.clone(),
         event: Event::RuntimeCommandFailed(RuntimeCommandFailed {

@@ -1,6 +1,5 @@
 //! Orders to put a finding right, and what becomes of the finding on the way.
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::json;
 
 use super::{
@@ -50,15 +49,11 @@ pub fn order(
         }),
     };
     let properties = [("cs-event-type", COMMAND), ("cs-tenant-id", lineage.tenant_id.as_str())];
-    commit.message(&OutboxMessage {
-        queue: events::queue_name(COMMAND),
-        message_id: event_id.broker_message_id().to_string(),
-        content_type: "application/json".to_owned(),
-        body: BASE64_STANDARD.encode(envelope.canonical()),
-        properties: properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-        scheduled_at: None,
-        recorded_at: commit.now,
-    })
+    let message_id = event_id.broker_message_id().to_string();
+    let message =
+        OutboxMessage::json(&events::queue_name(COMMAND), message_id, envelope.canonical(), commit.now);
+    let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    commit.message(&OutboxMessage { properties, ..message })
 }
 
 fn cause<'a>(tenant: &'a TenantId, finding: &'a RuntimeDriftFinding, event_id: &'a str) -> Cause<'a> {

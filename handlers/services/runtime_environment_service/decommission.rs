@@ -13,7 +13,6 @@
 //! its name, Azure keeps its vault for months after, and its history is that of another life. So
 //! ProvisionEnvironment of the same name is refused, and a new environment takes a new name.
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use tracing::info;
@@ -111,15 +110,12 @@ pub async fn order(
         doing: "ordering a decommission".to_owned(),
         source: error.into(),
     })?;
-    commit.message(&OutboxMessage {
-        queue: QUEUE.to_owned(),
-        message_id: ids::derive(&[QUEUE, operation_id.as_str()]).to_string(),
-        content_type: "application/json".to_owned(),
-        body: BASE64_STANDARD.encode(body),
-        properties: std::collections::BTreeMap::new(),
-        scheduled_at: None,
-        recorded_at: commit.now,
-    })?;
+    commit.message(&OutboxMessage::json(
+        QUEUE,
+        ids::derive(&[QUEUE, operation_id.as_str()]).to_string(),
+        body,
+        commit.now,
+    ))?;
     let environment = RuntimeEnvironment {
         status: ProvisioningStatus::Decommissioning,
         operation_id: Some(operation_id),

@@ -14,7 +14,6 @@ use super::{
 };
 use crate::{
     events::{Event, RuntimeEnvironmentDecommissioned},
-    ids::Cause,
     ledger::{Commit, Loaded, NewEvent},
     operations::{GiveUp, Operation, Step, Then},
     outcome::Fault,
@@ -291,12 +290,7 @@ fn gone(operation: &Operation, site: Site, left: Vec<String>) -> Result<Step, Fa
         environment_id: environment.environment_id.clone(),
         decommissioned_at: commit.now,
     });
-    let cause = Cause {
-        tenant: &operation.lineage.tenant_id,
-        environment: &operation.environment_id,
-        function: "ContinueOperation",
-        event_id: operation.operation_id.as_str(),
-    };
+    let cause = operation.cause();
     let id = cause.event(event.event_type(), 0);
     let outcome = Some(id.clone());
     commit.event(

@@ -14,7 +14,7 @@ use crate::{
         CommandOutcome, CompletionOutcome, DriftResolution, Event, ReasonCode, RuntimeCommandCompleted,
         RuntimeCommandFailed, RuntimeEnvironmentProvisioned,
     },
-    ids::{Cause, PlanId},
+    ids::PlanId,
     ledger::{Commit, Loaded, NewEvent},
     operations::{GiveUp, Kind, Operation, Step, Then},
     outcome::Fault,
@@ -411,12 +411,7 @@ fn provisioned_event(environment: &RuntimeEnvironment, now: Timestamp) -> Event 
 
 /// An event that ends the command, caused by the message that started the operation.
 fn ending(operation: &Operation, environment: &RuntimeEnvironment, event: Event) -> NewEvent {
-    let cause = Cause {
-        tenant: &operation.lineage.tenant_id,
-        environment: &operation.environment_id,
-        function: "ContinueOperation",
-        event_id: operation.operation_id.as_str(),
-    };
+    let cause = operation.cause();
     NewEvent {
         id: cause.event(event.event_type(), 0),
         event,

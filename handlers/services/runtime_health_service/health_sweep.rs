@@ -166,7 +166,7 @@ async fn hand_on(
 async fn look_at(platform: &Platform, scope: &Scope, running: Running) -> Result<Option<Looked>, String> {
     let module = running.module_id.clone();
     let unreadable = |fault: Fault| format!("`{module}` could not be looked at: {}", fault.chain());
-    let service = service_id(&running);
+    let service = running.service_id();
     let before = super::latest(&platform.ledger, &scope.partition, &service).await.map_err(unreadable)?;
     if before.as_ref().is_some_and(|before| before.window_start >= scope.window) {
         return Ok(None);
@@ -237,11 +237,6 @@ async fn count(platform: &Platform, running: &Running) -> Result<Counted, Fault>
     })
 }
 
-fn service_id(running: &Running) -> ServiceId {
-    let deployment = &running.deployment;
-    ServiceId::derived(&deployment.lineage.tenant_id, &deployment.environment_id, &running.module_id)
-}
-
 fn standing(before: Option<&HealthCheckResult>) -> Standing {
     before.map_or_else(Standing::default, |before| Standing {
         status: before.status,
@@ -307,7 +302,7 @@ async fn decide(
     ill: Option<&str>,
     commit: &mut Commit,
 ) -> Result<bool, Fault> {
-    let service = service_id(&look.running);
+    let service = look.running.service_id();
     let id = HealthCheckResult::id(&service);
     let (before, loaded) = platform.ledger.load::<HealthCheckResult>(&scope.partition, &id).await?.take();
     if before.as_ref().is_some_and(|before| before.window_start >= scope.window) {

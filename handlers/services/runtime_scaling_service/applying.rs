@@ -14,7 +14,7 @@ use super::{
 use crate::{
     events::{CommandOutcome, Event, ReasonCode, RuntimeCommandFailed, ScalingPolicyApplied},
     holds,
-    ids::{Cause, DeploymentId, OperationId},
+    ids::{DeploymentId, OperationId},
     ledger::{Commit, Ledger, Lineage, Loaded, NewEvent},
     operations::{self, GiveUp, Kind, NewOperation, Operation, Step, Then},
     outcome::Fault,
@@ -210,7 +210,7 @@ fn applied(
     deployment: &DeploymentId,
 ) -> Result<Step, Fault> {
     let now = site.commit.now;
-    let id = cause(operation).event("ScalingPolicyApplied", 0);
+    let id = operation.cause().event("ScalingPolicyApplied", 0);
     let policy = &mut site.policy;
     let bounds = policy.bounds();
     policy.status = PolicyStatus::Active;
@@ -271,7 +271,7 @@ fn failed(
         policy.failures = Some(Failures { count, over: moving.over, at: now, reason: detail.clone() });
         return site.on("Failed", Then::Failed(detail));
     }
-    let id = cause(operation).event("RuntimeCommandFailed", 0);
+    let id = operation.cause().event("RuntimeCommandFailed", 0);
     let event = Event::RuntimeCommandFailed(RuntimeCommandFailed {
         command_id: operation.lineage.command_id.clone(),
         command_type: operation.lineage.command_type.clone(),
@@ -283,15 +283,6 @@ fn failed(
     let new = policy.next_event(id.clone(), event, &operation.caused_by);
     site.commit.event(&operation.lineage, new)?;
     Ok(Step { outcome: Some(id), ..site.on("Failed", Then::Failed(detail))? })
-}
-
-fn cause(operation: &Operation) -> Cause<'_> {
-    Cause {
-        tenant: &operation.lineage.tenant_id,
-        environment: &operation.environment_id,
-        function: "ContinueOperation",
-        event_id: operation.operation_id.as_str(),
-    }
 }
 
 /// # Errors

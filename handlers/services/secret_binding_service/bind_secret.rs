@@ -25,7 +25,7 @@ use super::{
 use crate::{
     delivery::{self, Command, Decision, Message, Refusal},
     events::{CommandOutcome, Event, ReasonCode, RuntimeCommandFailed, SecretBound},
-    ids::{Cause, EnvironmentId, ModuleId, ServiceId},
+    ids::{EnvironmentId, ModuleId, ServiceId},
     ledger::{Commit, Loaded},
     operations::{self, GiveUp, Kind, NewOperation, Operation, Step, Then},
     outcome::Fault,
@@ -430,7 +430,7 @@ async fn bound(
     binding.bound_at = Some(now);
     binding.next_rotation_due_at = binding.due_after(binding.last_rotated_at.unwrap_or(now));
     binding.status = BindingStatus::Active;
-    let id = cause(operation).event("SecretBound", 0);
+    let id = operation.cause().event("SecretBound", 0);
     let event = Event::SecretBound(SecretBound {
         secret_binding_id: binding.secret_binding_id.clone(),
         environment_id: binding.environment_id.clone(),
@@ -460,7 +460,7 @@ async fn bound(
 }
 
 fn failed(operation: &Operation, mut site: Site, code: ReasonCode, detail: String) -> Result<Step, Fault> {
-    let id = cause(operation).event("RuntimeCommandFailed", 0);
+    let id = operation.cause().event("RuntimeCommandFailed", 0);
     // What was bound before stays bound.
     site.binding.status =
         if site.binding.version.is_some() { BindingStatus::Active } else { BindingStatus::Failed };
@@ -483,15 +483,6 @@ fn failed(operation: &Operation, mut site: Site, code: ReasonCode, detail: Strin
         then: Then::Failed(detail),
         outcome: Some(id),
     })
-}
-
-fn cause(operation: &Operation) -> Cause<'_> {
-    Cause {
-        tenant: &operation.lineage.tenant_id,
-        environment: &operation.environment_id,
-        function: "ContinueOperation",
-        event_id: operation.operation_id.as_str(),
-    }
 }
 
 /// # Errors

@@ -13,7 +13,7 @@ use crate::{
         CommandOutcome, CompletionOutcome, Event, ReasonCode, RuntimeCommandCompleted, RuntimeCommandFailed,
         SecretRotated,
     },
-    ids::{Cause, EventId},
+    ids::EventId,
     ledger::{Commit, Loaded},
     operations::{Operation, Step, Then},
     outcome::Fault,
@@ -95,7 +95,7 @@ impl Site {
             binding.last_rotated_at = Some(now);
             binding.next_rotation_due_at = binding.due_after(now);
             binding.expires_at = expires_at;
-            let id = cause(operation).event("SecretRotated", event_ordinal(index, false));
+            let id = operation.cause().event("SecretRotated", event_ordinal(index, false));
             Some(self.tell(platform, operation, &target.secret_binding_id, id, version).await?)
         };
         let target = &mut self.rotation.targets[index];
@@ -114,7 +114,7 @@ impl Site {
     ) -> Result<(), Fault> {
         let target = self.rotation.targets[index].clone();
         let Some(from) = target.from.filter(|_| target.event_id.is_some()) else { return Ok(()) };
-        let id = cause(operation).event("SecretRotated", event_ordinal(index, true));
+        let id = operation.cause().event("SecretRotated", event_ordinal(index, true));
         self.tell(platform, operation, &target.secret_binding_id, id, from).await.map(drop)
     }
 
@@ -225,7 +225,7 @@ impl Site {
         event: Event,
         reason: Option<&str>,
     ) -> Result<EventId, Fault> {
-        let id = cause(operation).event(event.event_type(), 0);
+        let id = operation.cause().event(event.event_type(), 0);
         let named = self.rotation.secret_binding_id.clone();
         let binding = self.binding(platform, &named).await?;
         binding.status = BindingStatus::Active;
@@ -245,15 +245,6 @@ impl Site {
 /// Each target has two events: of going and of coming back.
 fn event_ordinal(index: usize, back: bool) -> u32 {
     u32::try_from(index * 2 + usize::from(back)).unwrap_or(u32::MAX)
-}
-
-fn cause(operation: &Operation) -> Cause<'_> {
-    Cause {
-        tenant: &operation.lineage.tenant_id,
-        environment: &operation.environment_id,
-        function: "ContinueOperation",
-        event_id: operation.operation_id.as_str(),
-    }
 }
 
 fn missing(id: &str) -> Fault {

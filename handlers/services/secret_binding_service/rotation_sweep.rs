@@ -10,7 +10,6 @@
 //! about to disable, in the document that every rotation of the secret begins with: from then on nobody
 //! begins to use the version. What died in between is done by the next sweep.
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
@@ -196,15 +195,12 @@ fn unwritable(source: crate::outcome::Source) -> Fault {
 }
 
 fn message(command: &Envelope, now: Timestamp) -> OutboxMessage {
-    OutboxMessage {
-        queue: queue_name(RotateSecret::NAME),
-        message_id: command.event_id.broker_message_id().to_string(),
-        content_type: "application/json".to_owned(),
-        body: BASE64_STANDARD.encode(command.canonical()),
-        properties: std::collections::BTreeMap::new(),
-        scheduled_at: None,
-        recorded_at: now,
-    }
+    OutboxMessage::json(
+        &queue_name(RotateSecret::NAME),
+        command.event_id.broker_message_id().to_string(),
+        command.canonical(),
+        now,
+    )
 }
 
 /// Disables the versions whose overlap is over and that nobody uses.

@@ -39,9 +39,7 @@ pub async fn observe(
     caused_by: &str,
     told: &str,
 ) -> Result<bool, Fault> {
-    let deployment = &running.deployment;
-    let tenant = &deployment.lineage.tenant_id;
-    let id = ServiceId::derived(tenant, &deployment.environment_id, &running.module_id);
+    let id = running.service_id();
     let (before, loaded) = ledger.load::<RuntimeService>(&commit.partition, id.as_str()).await?.take();
     let mut now = next(before.as_ref(), id, running, seen);
     // A lineage that names no module would hide whose service it is.

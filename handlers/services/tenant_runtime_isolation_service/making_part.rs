@@ -19,7 +19,7 @@ use super::{
 use crate::{
     delivery::{Decision, Message},
     events::{BindingChange, CommandOutcome, Event, ReasonCode, RuntimeCommandFailed},
-    ids::{Cause, EventId},
+    ids::EventId,
     ledger::{Commit, Loaded, NewEvent},
     operations::{self, GiveUp, Kind, NewOperation, Operation, Step, Then},
     outcome::Fault,
@@ -188,12 +188,7 @@ fn failed(
 
 /// The id of the event that ends the operation.
 fn outcome(operation: &Operation, event_type: &str) -> EventId {
-    let cause = Cause {
-        tenant: &operation.lineage.tenant_id,
-        environment: &operation.environment_id,
-        function: "ContinueOperation",
-        event_id: operation.operation_id.as_str(),
-    };
+    let cause = operation.cause();
     cause.event(event_type, 0)
 }
 

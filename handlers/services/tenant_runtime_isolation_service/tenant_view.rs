@@ -4,7 +4,6 @@
 //! the binding and carries nothing of it: its function reads what the binding is by then, so messages
 //! may come twice and in any order, and the view is never older than the last of them.
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
@@ -54,15 +53,7 @@ pub(super) fn ask(commit: &mut Commit, binding: &RuntimeTenantBinding, caused_by
         source: error.into(),
     })?;
     let name = [QUEUE, binding.owner_tenant_id.as_str(), binding.tenant_binding_id.as_str(), caused_by];
-    commit.message(&OutboxMessage {
-        queue: QUEUE.to_owned(),
-        message_id: ids::derive(&name).to_string(),
-        content_type: "application/json".to_owned(),
-        body: BASE64_STANDARD.encode(body),
-        properties: std::collections::BTreeMap::new(),
-        scheduled_at: None,
-        recorded_at: commit.now,
-    })
+    commit.message(&OutboxMessage::json(QUEUE, ids::derive(&name).to_string(), body, commit.now))
 }
 
 /// Writes the view that a message asks for.
